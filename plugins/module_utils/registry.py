@@ -1,0 +1,374 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""OCI images where they are published: what a reference means, which manifest it names, and how its blobs get here.
+
+All transfers are skopeo's, so mirrors, certificates, credentials, signatures and registries without TLS follow the
+containers files that the host already has (``registries.conf``, ``policy.json``, ``auth.json``, ``certs.d``).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import re
+import tarfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+ACCEPTED = (
+    "[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], oci:/DIRECTORY[:TAG], oci-archive:/FILE[:TAG] or docker-archive:/FILE[:NAME:TAG]"
+)
+"""The forms of an image reference, for error messages."""
+
+_INSPECT_TIMEOUT = 180.0
+_COPY_TIMEOUT = 4 * 3600.0
+_MAX_DOCUMENT = 4 * 1024 * 1024
+"""Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The kernel's machine names, which some published indexes carry too, to those of the OCI specification (Go's GOARCH)."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
+_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
+_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
+_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
+
+
+class ImageError(RingfenceError):
+    """An image cannot be had. Each subclass is one reason that a caller may tell apart."""
+
+
+class InvalidReference(ImageError):
+    """The text is not an image reference."""
+
+
+class ImageNotFound(ImageError):
+    """The registry or the file answers, and has no such image."""
+
+
+class RegistryUnreachable(ImageError):
+    """The registry gives no answer that could be used."""
+
+
+class CredentialsRefused(ImageError):
+    """The registry wants other credentials; registries say the same of repositories that do not exist."""
+
+
+class DigestMismatch(ImageError):
+    """What came is not what its digest says."""
+
+
+class WrongArchitecture(ImageError):
+    """The image exists, but not for this host."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Reference:
+    """Where an image is.
+
+    ``name`` is ``HOST/PATH`` for ``docker`` and an absolute path for the other transports. ``tag`` is what selects an image there;
+    a ``digest`` (``docker`` only) wins over the tag, as in Docker.
+    """
+
+    transport: str
+    name: str
+    tag: str | None = None
+    digest: str | None = None
+
+    def __str__(self) -> str:
+        prefix = "" if self.transport == "docker" else f"{self.transport}:"
+        return f"{prefix}{self.name}{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
+
+    def for_skopeo(self, digest: str | None = None) -> str:
+        """The reference in skopeo's syntax, which does not know a tag beside a digest; ``digest`` narrows it down."""
+        if self.transport != "docker":
+            return f"{self.transport}:{self.name}{f':{self.tag}' if self.tag else ''}"
+        pinned = digest or self.digest
+        return f"docker://{self.name}" + (f"@{pinned}" if pinned else f":{self.tag}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """One image for one architecture.
+
+    ``digest`` is that of the image manifest, ``named_digest`` that of what the reference names: the same, or the index over
+    several architectures. ``manifest`` and ``config`` are the parsed documents of the OCI image specification (or Docker's
+    schema 2, which has the same fields).
+    """
+
+    reference: Reference
+    digest: str
+    named_digest: str
+    architecture: str
+    manifest: dict[str, Any]
+    config: dict[str, Any]
+
+
+def parse_reference(text: str) -> Reference:
+    """Read an image reference as Docker and Compose do; ``nginx`` is ``docker.io/library/nginx:latest``.
+
+    :raises InvalidReference: naming the text, the faulty part and what is accepted.
+    """
+    for transport in ("oci", "oci-archive", "docker-archive"):
+        if text.startswith(f"{transport}:"):
+            return _parse_local(text, transport, text[len(transport) + 1 :])
+    return _parse_docker(text, text.removeprefix("docker://"))
+
+
+def host_architecture() -> str:
+    """The OCI name of this machine's architecture, such as ``amd64``."""
+    machine = platform.machine()
+    return _ARCHITECTURES.get(machine, machine)
+
+
+def resolve(reference: str, architecture: str | None = None) -> Resolved:
+    """Find the image that ``reference`` names for ``architecture`` (an OCI name; default: this host's). Fetches no layer.
+
+    :raises ImageError: a subclass by reason; the documents are checked against their digests.
+    """
+    parsed = parse_reference(reference)
+    wanted = architecture or host_architecture()
+    if parsed.transport in ("oci", "oci-archive"):
+        return _resolve_layout(parsed, wanted)
+    return _resolve_remote(parsed, wanted)
+
+
+def fetch(resolved: Resolved, into: Path) -> Path:
+    """Copy a resolved image into a new OCI layout, the directory ``into``, unchanged and with all digests checked.
+
+    :return: ``into``; its blobs are ``blobs/sha256/HEX``, the manifest is the one with ``resolved.digest``.
+    :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
+    """
+    source = resolved.reference.for_skopeo(resolved.digest)
+    argv = ["skopeo", f"--override-arch={resolved.architecture}", "--override-os=linux", "copy", "--quiet", "--preserve-digests"]
+    try:
+        run([*argv, source, f"oci:{into}:image"], timeout=_COPY_TIMEOUT)
+    except CommandFailed as error:
+        raise _explain(resolved.reference, error) from error
+    # skopeo checks every blob on its way; which manifest it took for an archive or a tag is for us to check.
+    index = json.loads((into / "index.json").read_bytes())
+    copied = [entry["digest"] for entry in index["manifests"]]
+    if copied != [resolved.digest]:
+        raise DigestMismatch(
+            f"image {resolved.reference} has changed while it was fetched: resolved as {resolved.digest}, copied as {', '.join(copied)}; "
+            "run again, and declare it by digest (NAME@sha256:…)"
+        )
+    return into
+
+
+def _parse_docker(text: str, rest: str) -> Reference:
+    rest, at, digest = rest.partition("@")
+    if at and not _DIGEST.fullmatch(digest):
+        raise _invalid(text, f"digest {digest!r} is not sha256: and 64 lower-case hexadecimal digits")
+    host, path = "docker.io", rest
+    first, slash, remainder = rest.partition("/")
+    # Docker's rule: the first component is a host if it looks like one, else it is part of a Docker Hub name.
+    if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower()):
+        host, path = first, remainder
+    path, colon, tag = path.partition(":")
+    if host in ("docker.io", "index.docker.io"):
+        host = "docker.io"
+        path = path if "/" in path else f"library/{path}"
+    if not _HOST.fullmatch(host):
+        raise _invalid(text, f"{host!r} is not a registry host")
+    if colon and not _TAG.fullmatch(tag):
+        raise _invalid(text, f"tag {tag!r} is not 1 to 128 letters, digits, '_', '.', '-'")
+    if not _PATH.fullmatch(path):
+        raise _invalid(text, f"name {path.removeprefix('library/')!r} is not made of lower-case letters, digits and single separators")
+    return Reference("docker", f"{host}/{path}", tag or (None if digest else "latest"), digest or None)
+
+
+def _parse_local(text: str, transport: str, rest: str) -> Reference:
+    path, colon, tag = rest.partition(":")
+    if not path.startswith("/"):
+        raise _invalid(text, f"{path!r} is not an absolute path on the host")
+    if any(character in rest for character in "@\0\n"):
+        raise _invalid(text, "a path takes no '@', and a digest is only for registries")
+    if colon and not tag:
+        raise _invalid(text, "the tag after ':' is empty")
+    return Reference(transport, path, tag or None)
+
+
+def _invalid(text: str, fault: str) -> InvalidReference:
+    return InvalidReference(f"image {text!r}: {fault}; accepted: {ACCEPTED}")
+
+
+def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
+    raw = _inspect(reference, "--raw")
+    named_digest = reference.digest or _digest(raw)
+    _verify(reference, "the registry's manifest", named_digest, raw)
+    document = _parse_document(reference, raw)
+    digest = _choose(reference, document, architecture) if "manifests" in document else named_digest
+    with ThreadPoolExecutor(2) as pool:  # each skopeo takes seconds of start-up on a slow host
+        config = pool.submit(_inspect, reference, "--config", "--raw", digest=digest)
+        manifest = raw if digest == named_digest else _inspect(reference, "--raw", digest=digest)
+    return _resolved(reference, architecture, digest, named_digest, manifest, lambda unused: config.result())
+
+
+def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
+    read = _layout_reader(reference)
+    index = _parse_document(reference, read("index.json"))
+    found = [entry for entry in index.get("manifests", []) if reference.tag in (None, _tag_of(entry))]
+    if len(found) != 1:
+        tags = ", ".join(_tag_of(entry) or "(untagged)" for entry in index.get("manifests", []))
+        raise ImageNotFound(f"image {reference}: {len(found)} images there match; name one of the tags: {tags or '(there are none)'}")
+
+    def blob(digest: str) -> bytes:
+        if not _DIGEST.fullmatch(digest):
+            raise DigestMismatch(f"image {reference}: {digest!r} is not a sha256 digest")
+        return read(f"blobs/sha256/{digest[7:]}")
+
+    named_digest = digest = str(found[0].get("digest"))
+    raw = blob(digest)
+    document = _parse_document(reference, raw)
+    if "manifests" in document:
+        _verify(reference, "index", named_digest, raw)
+        digest = _choose(reference, document, architecture)
+        raw = blob(digest)
+    return _resolved(reference, architecture, digest, named_digest, raw, blob)
+
+
+def _tag_of(descriptor: dict[str, Any]) -> str | None:
+    return (descriptor.get("annotations") or {}).get("org.opencontainers.image.ref.name")
+
+
+def _resolved(
+    reference: Reference, architecture: str, digest: str, named_digest: str, raw: bytes, read_config: Callable[[str], bytes]
+) -> Resolved:
+    _verify(reference, "manifest", digest, raw)
+    manifest = _parse_document(reference, raw)
+    config_digest = (manifest.get("config") or {}).get("digest")
+    if not isinstance(config_digest, str) or not isinstance(manifest.get("layers"), list):
+        raise ImageError(
+            f"image {reference}: manifest {digest} has the media type {manifest.get('mediaType', '(none)')}; "
+            "accepted: OCI image manifests and Docker's schema 2"
+        )
+    raw_config = read_config(config_digest)
+    _verify(reference, "configuration", config_digest, raw_config)
+    config = _parse_document(reference, raw_config)
+    found = f"{config.get('os', 'linux')}/{_normal(config.get('architecture', architecture))}"
+    if found != f"linux/{architecture}":
+        raise WrongArchitecture(f"image {reference} is for {found}; this host needs linux/{architecture}")
+    return Resolved(reference, digest, named_digest, architecture, manifest, config)
+
+
+def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> str:
+    """The digest of the image manifest for ``architecture`` in an index."""
+    offered = []
+    for entry in index["manifests"]:
+        where = entry.get("platform") or {}
+        name = f"{where.get('os')}/{_normal(where.get('architecture'))}"
+        if name == f"linux/{architecture}":
+            return str(entry.get("digest"))
+        if not name.startswith("unknown/"):  # build attestations
+            offered.append(name)
+    raise WrongArchitecture(
+        f"image {reference} is offered for {', '.join(sorted(set(offered))) or 'no platform'}; this host needs linux/{architecture}"
+    )
+
+
+def _normal(architecture: Any) -> str:
+    return _ARCHITECTURES.get(str(architecture), str(architecture))
+
+
+def _inspect(reference: Reference, *options: str, digest: str | None = None) -> bytes:
+    try:
+        output = run(["skopeo", "inspect", *options, reference.for_skopeo(digest)], timeout=_INSPECT_TIMEOUT)
+    except CommandFailed as error:
+        raise _explain(reference, error) from error
+    return output
+
+
+def _layout_reader(reference: Reference) -> Callable[[str], bytes]:
+    """A reader of the small files of an OCI layout, which is a directory or a tar archive of one."""
+
+    def from_directory(name: str) -> bytes:
+        with open(os.path.join(reference.name, name), "rb") as handle:
+            return handle.read(_MAX_DOCUMENT + 1)
+
+    def from_archive(name: str) -> bytes:
+        with tarfile.open(reference.name) as archive:
+            for member in archive:
+                if member.name.removeprefix("./") == name:
+                    content = archive.extractfile(member)
+                    return content.read(_MAX_DOCUMENT + 1) if content else b""
+        raise FileNotFoundError(f"{name} is not in the archive")
+
+    read = from_directory if reference.transport == "oci" else from_archive
+
+    def checked(name: str) -> bytes:
+        try:
+            return read(name)
+        except (OSError, tarfile.TarError) as error:
+            raise ImageNotFound(f"image {reference}: {name} cannot be read from {reference.name}: {error}") from error
+
+    return checked
+
+
+def _digest(content: bytes) -> str:
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
+def _verify(reference: Reference, what: str, digest: str, content: bytes) -> None:
+    if _digest(content) != digest:
+        raise DigestMismatch(f"image {reference}: {what} {digest} has the digest {_digest(content)}; it was damaged or tampered with")
+
+
+def _parse_document(reference: Reference, content: bytes) -> dict[str, Any]:
+    if len(content) > _MAX_DOCUMENT:
+        raise ImageError(f"image {reference}: a manifest or configuration of more than {_MAX_DOCUMENT} bytes; that is not an image")
+    try:
+        document = json.loads(content)
+    except ValueError as error:
+        raise ImageError(f"image {reference}: its manifest or configuration is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ImageError(f"image {reference}: its manifest or configuration is not a JSON object")
+    return document
+
+
+_CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
+    (
+        r"server gave HTTP response to HTTPS client",
+        RegistryUnreachable,
+        "the registry speaks no TLS; if that is meant, say insecure = true for it in /etc/containers/registries.conf",
+    ),
+    (r"x509:|certificate", RegistryUnreachable, "its certificate is not trusted; put its CA below /etc/containers/certs.d/HOST:PORT/"),
+    (r"does not match|did not match|mismatch", DigestMismatch, "the content does not match its digest; it was damaged or tampered with"),
+    (
+        r"manifest unknown|name unknown|no descriptor found|opening file .*no such file|not found in|does not exist|StatusCode: 404",
+        ImageNotFound,
+        "there is no such image; check name, tag and digest",
+    ),
+    (
+        r"unauthorized|authentication required|denied|invalid username/password|StatusCode: 40[13]",
+        CredentialsRefused,
+        "access is refused; log in on the host (skopeo login), or check that the image exists",
+    ),
+    (
+        r"dial |no such host|i/o timeout|unreachable|connection re|deadline exceeded|EOF|no end after|pinging|StatusCode: 5|toomanyrequests",
+        RegistryUnreachable,
+        "the registry cannot be reached; check its address, the network and the proxy",
+    ),
+)
+"""What skopeo (1.9 to 1.18) says, why that is, and what to do; the first match counts."""
+
+
+def _explain(reference: Reference, error: CommandFailed) -> ImageError:
+    message = error.output or str(error)
+    said = re.findall(r'msg="((?:[^"\\]|\\.)*)"', message)
+    cause = (said[-1] if said else message).replace('\\"', '"')
+    for pattern, kind, advice in _CAUSES:
+        if re.search(pattern, cause):
+            return kind(f"image {reference}: {advice} ({cause})")
+    return ImageError(f"image {reference}: {cause}")
