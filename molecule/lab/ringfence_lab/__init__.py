@@ -1,0 +1,1 @@
+"""Builds and runs Xen-capable Debian hosts in QEMU on this machine."""
