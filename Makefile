@@ -37,3 +37,25 @@ $(VENV)/.installed: requirements.txt | deps
 # The root of the repository is the root of the collection; Ansible finds it through this link.
 build/ansible_collections/ringfence/zones:
 	@mkdir -p $(@D) && ln -s ../../.. $@
+
+IMPORTER := build/importer
+
+$(IMPORTER)/.installed: requirements-importer.txt | deps
+	@.ci/make-venv "$(PYTHON)" "$(IMPORTER)" requirements-importer.txt "$(LOG)/importer.log"
+
+CHECK := $(BIN)/python tests/checks/run.py
+
+# --- tests -----------------------------------------------------------------------------------------------------------
+
+.PHONY: lint sanity unit docs
+lint: venv $(IMPORTER)/.installed ## check the sources: ruff, mypy, shellcheck, ansible-lint, antsibull, galaxy-importer
+	@$(CHECK) lint
+
+sanity: venv ## run ansible-test sanity
+	@$(CHECK) sanity
+
+unit: venv ## run the unit tests
+	@$(CHECK) unit
+
+docs: venv ## build the documentation into build/docs
+	@$(CHECK) docs

@@ -1,0 +1,129 @@
+"""Runs groups of checks side by side: ``python tests/checks/run.py lint sanity unit docs``.
+
+Prints one line for each check and the whole output of those that failed. A check that skipped something failed.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from tree import BUILD, ROOT, VENV_BIN
+
+COLLECTION = str(BUILD / "ansible_collections" / "ringfence" / "zones")
+
+
+@dataclass(frozen=True)
+class Check:
+    """A program that judges the checkout."""
+
+    group: str
+    name: str
+    command: tuple[str, ...]
+    skipped: str | None = None
+    """Pattern of an output line which says that something was not checked; ``None`` for programs that never skip, or fail themselves then."""
+
+
+def own(program: str) -> tuple[str, ...]:
+    """Return the command of a check program of this directory."""
+    return (sys.executable, f"tests/checks/{program}.py")
+
+
+# Longest first, so that the last to end is short.
+CHECKS = (
+    Check("sanity", "ansible-test sanity", own("sanity")),
+    Check("lint", "galaxy-importer", own("importer")),
+    Check("docs", "documentation", own("docs")),
+    Check("lint", "ansible-lint", ("ansible-lint", "--nocolor")),
+    Check("unit", "unit tests", ("pytest", "tests/unit"), skipped=r"\d (skipped|deselected|xfailed|xpassed)"),
+    Check("lint", "mypy", ("mypy", f"{COLLECTION}/plugins", "molecule", "tests", "noxfile.py")),
+    Check(
+        "lint",
+        "antsibull-nox",
+        ("nox", "--no-venv", "--envdir", "build/nox", "--session", "yamllint", "antsibull-nox-config", "license-check", "extra-checks"),
+        # The tools come from .venv, so nothing is to be installed. There may be no guide in docs/docsite.
+        skipped=r"Skipping (?!installation|yamllint for extra docs)",
+    ),
+    Check(
+        "lint",
+        "antsibull-docs",
+        (
+            "antsibull-docs",
+            "lint-collection-docs",
+            "--plugin-docs",
+            "--check-extra-docs-refs",
+            "--validate-collection-refs=all",
+            COLLECTION,
+        ),
+    ),
+    Check("lint", "antsibull-changelog", ("antsibull-changelog", "lint")),
+    Check("lint", "shellcheck", own("shell")),
+    Check("lint", "consistency", own("consistency")),
+    Check("lint", "ruff check", ("ruff", "check", "--no-cache")),
+    Check("lint", "ruff format", ("ruff", "format", "--no-cache", "--diff")),
+)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a check ended."""
+
+    check: Check
+    passed: bool
+    seconds: float
+    output: str
+
+
+def run(check: Check) -> Outcome:
+    """Run one check in the root of the checkout, with the pinned tools first on the path."""
+    environment = {**os.environ, "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    began = time.monotonic()
+    done = subprocess.run(
+        check.command,
+        cwd=ROOT,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+        check=False,
+    )
+    seconds = time.monotonic() - began
+    skipped = [text for text in done.stdout.splitlines() if check.skipped and re.search(check.skipped, text)]
+    output = done.stdout + "".join(f"\nskipped, which counts as failed: {text}" for text in skipped)
+    return Outcome(check, done.returncode == 0 and not skipped, seconds, output)
+
+
+def line(outcome: Outcome) -> str:
+    """Return the one line about a check: how it ended, how long it took, and its last word."""
+    last = next((text.strip() for text in reversed(outcome.output.splitlines()) if text.strip()), "")
+    return f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.seconds:6.1f} s  {outcome.check.name:<20} {last:.90}".rstrip()
+
+
+def main(groups: Sequence[str]) -> int:
+    known = {check.group for check in CHECKS}
+    if not groups or set(groups) - known:
+        print(f"usage: run.py GROUP…, of {', '.join(sorted(known))}", file=sys.stderr)
+        return 2
+    wanted = [check for check in CHECKS if check.group in groups]
+    failed = 0
+    with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
+        for future in as_completed([pool.submit(run, check) for check in wanted]):
+            outcome = future.result()
+            print(line(outcome), flush=True)
+            if not outcome.passed:
+                failed += 1
+                print(f"{outcome.output.rstrip()}\n", flush=True)
+    print(f"{len(wanted) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
