@@ -3,9 +3,8 @@
 # The control machine needs Debian or a system with apt; PYTHON names the interpreter to use.
 
 PYTHON ?= python3
-VENV := $(CURDIR)/.venv
-BIN := $(VENV)/bin
-LOG := $(CURDIR)/build/log
+VENV := .venv
+IMPORTER := build/importer
 
 # One checkout never meets another one's roles, caches or scratch folders.
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
@@ -13,14 +12,16 @@ export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PYTHONPATH := $(CURDIR)/build
 
 # Puts the tools on the path of one command. Not exported for all: the recipe of .venv must not find .venv's own Python.
-TOOLS := PATH="$(BIN):$$PATH"
+TOOLS := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"
+CHECK := $(VENV)/bin/python tests/checks/run.py
+LAB := $(PYTHON) molecule/lab
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 
 .PHONY: help
 help: ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 # --- what the other commands need ------------------------------------------------------------------------------------
 
@@ -32,30 +33,49 @@ deps: ## install the Debian packages of debian-packages.txt that are missing
 venv: $(VENV)/.installed build/ansible_collections/ringfence/zones ## make .venv with the tools of requirements.txt
 
 $(VENV)/.installed: requirements.txt | deps
-	@.ci/make-venv "$(PYTHON)" "$(VENV)" requirements.txt "$(LOG)/venv.log"
+	@.ci/make-venv "$(PYTHON)" "$(VENV)" requirements.txt build/log/venv.log
+
+$(IMPORTER)/.installed: requirements-importer.txt | deps
+	@.ci/make-venv "$(PYTHON)" "$(IMPORTER)" requirements-importer.txt build/log/importer.log
 
 # The root of the repository is the root of the collection; Ansible finds it through this link.
 build/ansible_collections/ringfence/zones:
 	@mkdir -p $(@D) && ln -s ../../.. $@
 
-IMPORTER := build/importer
-
-$(IMPORTER)/.installed: requirements-importer.txt | deps
-	@.ci/make-venv "$(PYTHON)" "$(IMPORTER)" requirements-importer.txt "$(LOG)/importer.log"
-
-CHECK := $(BIN)/python tests/checks/run.py
-
 # --- tests -----------------------------------------------------------------------------------------------------------
 
-.PHONY: lint sanity unit docs
-lint: venv $(IMPORTER)/.installed ## check the sources: ruff, mypy, shellcheck, ansible-lint, antsibull, galaxy-importer
+.PHONY: lint
+lint: venv $(IMPORTER)/.installed ## check the sources
 	@$(CHECK) lint
 
+.PHONY: sanity
 sanity: venv ## run ansible-test sanity
 	@$(CHECK) sanity
 
+.PHONY: unit
 unit: venv ## run the unit tests
 	@$(CHECK) unit
 
+.PHONY: docs
 docs: venv ## build the documentation into build/docs
 	@$(CHECK) docs
+
+.PHONY: integration
+integration: venv ## run the tests that need programs, but no host
+	@$(TOOLS) pytest tests/integration
+
+# One scenario: make molecule SCENARIO=debian12
+.PHONY: molecule
+molecule: venv ## run the molecule scenarios on hosts in QEMU
+	@$(TOOLS) molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
+
+.PHONY: test
+test: venv $(IMPORTER)/.installed ## run every test
+	@$(CHECK) lint sanity unit docs
+	@$(MAKE) --no-print-directory integration
+	@$(MAKE) --no-print-directory molecule
+
+.PHONY: clean
+clean: ## end this checkout's lab hosts and delete build/ and .venv
+	@if [ -d build/lab ]; then $(LAB) destroy --all; fi
+	@rm -rf build .venv

@@ -1,0 +1,60 @@
+"""The check program consistency: what it accepts and what it reports."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from consistency import action_group_problems, role_problems
+
+SPECIFICATION = """\
+argument_specs:
+  main:
+    options:
+      demo_count: {type: int, default: 1}
+      demo_name: {type: str, required: true}
+"""
+
+
+def make_role(root: Path, defaults: str, specification: str = SPECIFICATION) -> Path:
+    role = root / "demo"
+    for directory, text in (("defaults/main.yml", defaults), ("meta/argument_specs.yml", specification)):
+        file = role / directory
+        file.parent.mkdir(parents=True)
+        file.write_text(text, encoding="utf-8")
+    return role
+
+
+def test_agreeing_role_has_no_problem(tmp_path: Path) -> None:
+    assert role_problems(make_role(tmp_path, "demo_count: 1\n")) == []
+
+
+@pytest.mark.parametrize(
+    ("defaults", "problem"),
+    [
+        ("demo_count: 2\n", "demo_count (entry point main) has the default 1 in its specification and 2 in defaults"),
+        ("demo_count: true\n", "demo_count (entry point main) has the default 1 in its specification and True in defaults"),
+        ("---\n", "demo_count (entry point main) has the default 1 in its specification and none in defaults"),
+        ("demo_count: 1\ndemo_size: 3\n", "demo_size has a default but is no option of main"),
+        ("demo_count: 1\ndemo_name: x\n", "demo_name (entry point main) has the default 'x' in defaults and none in its specification"),
+    ],
+)
+def test_disagreeing_role_is_reported(tmp_path: Path, defaults: str, problem: str) -> None:
+    assert role_problems(make_role(tmp_path, defaults)) == [f"demo: {problem}"]
+
+
+def test_role_without_specification_is_reported(tmp_path: Path) -> None:
+    assert role_problems(make_role(tmp_path, "demo_count: 1\n", "---\n")) == ["demo: meta/argument_specs.yml has no entry point main"]
+
+
+def test_action_group_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "runtime.yml").write_text("action_groups: {zones: [kernels, gone]}\n", encoding="utf-8")
+    modules = tmp_path / "plugins" / "modules"
+    modules.mkdir(parents=True)
+    for name in ("kernels", "zones"):
+        (modules / f"{name}.py").touch()
+    assert action_group_problems(tmp_path) == [
+        "meta/runtime.yml: module zones is not in the action group zones",
+        "meta/runtime.yml: gone, in the action group zones, is no module",
+    ]

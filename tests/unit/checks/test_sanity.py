@@ -1,0 +1,33 @@
+"""The check program sanity: it believes what was run, not the exit code."""
+
+from __future__ import annotations
+
+from sanity import not_run
+
+LISTED = "compile\nshellcheck\n"
+RAN = 'Running sanity test "compile" on Python 3.11\nRunning sanity test "shellcheck"\n'
+
+
+def test_complete_run_has_no_problem() -> None:
+    assert not_run(LISTED, RAN) == []
+
+
+def test_listed_test_that_did_not_run_is_reported() -> None:
+    assert not_run(LISTED, 'Running sanity test "compile" on Python 3.11\n') == ["did not run: shellcheck"]
+
+
+def test_skipped_test_is_reported() -> None:
+    warning = 'WARNING: Skipping sanity test "shellcheck" because command not found.'
+    assert not_run(LISTED, RAN + warning) == [warning]
+
+
+def test_run_without_targets_is_reported() -> None:
+    assert not_run(LISTED, "WARNING: All targets skipped.\n") == [
+        "did not run: compile",
+        "did not run: shellcheck",
+        "WARNING: All targets skipped.",
+    ]
+
+
+def test_empty_list_of_tests_is_reported() -> None:
+    assert not_run("", RAN) == ["ansible-test listed no test"]
