@@ -64,21 +64,23 @@ def main() -> int:
         return 1
     # ansible-test lists the files of the repository it stands in; in the checkout's, the copy would be an ignored folder.
     subprocess.run(["git", "init", "--quiet"], cwd=collection, check=True)
-    python = f"{sys.version_info.major}.{sys.version_info.minor}"
     environment = {**os.environ, "HOME": str(home), "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}"}
-    sanity = ["ansible-test", "sanity", "--color", "no"]
-    listed = subprocess.run([*sanity, "--list-tests"], cwd=collection, env=environment, check=True, capture_output=True, text=True)
-    run = subprocess.run(
-        [*sanity, "--local", "--python", python],
-        cwd=collection,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-    )
-    print(run.stdout)
-    missing = not_run(listed.stdout, run.stdout)
+
+    def sanity(*options: str) -> subprocess.CompletedProcess[str]:
+        command = ["ansible-test", "sanity", "--color", "no", *options]
+        return subprocess.run(command, cwd=collection, env=environment, capture_output=True, text=True, check=False)
+
+    listed = sanity("--list-tests").stdout
+    local = ("--local", "--python", f"{sys.version_info.major}.{sys.version_info.minor}")
+    # The environments first and by themselves, so that the output of the tests is not lost among pip's.
+    primed = sanity("--prime-venvs", *local)
+    if primed.returncode != 0:
+        print(primed.stdout + primed.stderr)
+        return primed.returncode
+    run = sanity(*local)
+    output = run.stdout + run.stderr
+    print(output)
+    missing = not_run(listed, output)
     print("\n".join(missing) if missing else "every listed sanity test ran")
     return run.returncode or bool(missing)
 
