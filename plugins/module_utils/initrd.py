@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The initial file system of a zone, as a cpio archive that Linux unpacks (Documentation/driver-api/early-userspace/buffer-format.rst).
+
+Linux accepts several archives behind one another, later files replacing earlier ones: what differs between two zones of one
+kernel can be an archive of its own, appended to the common one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import stat
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+MODULES = "modules"
+"""The directory of the modules in the initial file system; the file ``order`` in it names them, one a line, in load order."""
+
+_EXECUTABLE = (b"#!", b"\x7fELF")
+
+
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """One file: ``path`` without a leading slash, ``mode`` with the file type, ``device`` as (major, minor) for device nodes.
+
+    ``content`` is the target for a symbolic link.
+    """
+
+    path: str
+    mode: int
+    content: bytes = b""
+    device: tuple[int, int] = (0, 0)
+
+
+def cpio_archive(entries: Iterable[Entry]) -> bytes:
+    """A cpio archive in the newc format. Directories that are not given are made; owner is root, times are zero.
+
+    The same entries give the same bytes. The length is a multiple of four, so another archive may follow.
+
+    :raises RingfenceError: for two entries of one path, or a path that leads out of the archive.
+    """
+    files: dict[str, Entry] = {}
+    for entry in entries:
+        _check(entry.path)
+        if entry.path in files:
+            raise RingfenceError(f"initial file system: {entry.path} is given twice")
+        files[entry.path] = entry
+    for path in list(files):
+        for parent in PurePosixPath(path).parents:
+            if str(parent) != ".":
+                files.setdefault(str(parent), Entry(str(parent), stat.S_IFDIR | 0o755))
+    # A directory sorts before what is in it.
+    parts = [_record(number, files[path]) for number, path in enumerate(sorted(files), 1)]
+    return b"".join(parts) + _record(0, Entry("TRAILER!!!", 0))
+
+
+def build_initrd(kernel: Path, guest_files: Mapping[str, bytes | Path], modules: Collection[str]) -> bytes:
+    """The initial file system of a zone: the guest's files, and the kernel's modules in load order. The same input gives the same bytes.
+
+    :param kernel: a deployed kernel's directory (``kernels.Kernel.directory``).
+    :param guest_files: by path in the zone its content, or a file or symbolic link of the host to copy. Content that the kernel
+        could execute is executable; a file keeps whether it is.
+    :param modules: the file names of the modules to bring along, in load order (``kernels.Kernel.load_order()``).
+    """
+    entries = [_guest_file(path, source) for path, source in guest_files.items()]
+    entries += [Entry(f"{MODULES}/{name}", stat.S_IFREG | 0o644, (kernel / "modules" / name).read_bytes()) for name in modules]
+    entries.append(Entry(f"{MODULES}/order", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in modules).encode()))
+    # Linux opens it as the standard streams of /init before anything could create it.
+    entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
+    return cpio_archive(entries)
+
+
+def _guest_file(path: str, source: bytes | Path) -> Entry:
+    if isinstance(source, bytes):
+        return Entry(path, stat.S_IFREG | (0o755 if source.startswith(_EXECUTABLE) else 0o644), source)
+    if source.is_symlink():
+        return Entry(path, stat.S_IFLNK | 0o777, os.readlink(source).encode())
+    return Entry(path, stat.S_IFREG | (0o755 if source.stat().st_mode & 0o100 else 0o644), source.read_bytes())
+
+
+def _check(path: str) -> None:
+    if not path or path != str(PurePosixPath(path)) or path.startswith("/") or ".." in PurePosixPath(path).parts or "\0" in path:
+        raise RingfenceError(f"initial file system: {path!r} is not a plain relative path")
+
+
+def _record(number: int, entry: Entry) -> bytes:
+    name = entry.path.encode() + b"\0"
+    fields = (
+        number,
+        entry.mode,
+        0,  # uid
+        0,  # gid
+        2 if stat.S_ISDIR(entry.mode) else 1,
+        0,  # mtime
+        len(entry.content),
+        0,  # device that holds the file
+        0,
+        *entry.device,
+        len(name),
+        0,  # check, unused in newc
+    )
+    header = b"070701" + b"".join(b"%08X" % field for field in fields)
+    return _padded(header + name) + _padded(entry.content)
+
+
+def _padded(data: bytes) -> bytes:
+    return data + bytes(-len(data) % 4)

@@ -1,0 +1,108 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Which modules of a kernel a zone needs, and the order to load them in. Pure: text of kmod's and kbuild's files in, names out."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import defaultdict
+from collections.abc import Mapping
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+REQUIRED: Mapping[str, str] = {
+    "xen_blkfront": "XEN_BLKDEV_FRONTEND",
+    "xen_netfront": "XEN_NETDEV_FRONTEND",
+    "xen_gntalloc": "XEN_GRANT_DEV_ALLOC",
+    "xen_gntdev": "XEN_GNTDEV",
+    "xen_evtchn": "XEN_DEV_EVTCHN",
+    "erofs": "EROFS_FS",
+    "squashfs": "SQUASHFS",
+    "overlay": "OVERLAY_FS",
+    "ext4": "EXT4_FS",
+}
+"""What a zone may need of its kernel: the module, and the option that builds it in or as a module."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ModuleIndex:
+    """What depmod found out: by module path its dependencies, by module name its soft ones, by alias the modules that answer to it."""
+
+    dependencies: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    soft: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+    aliases: Mapping[str, list[str]] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, dep: str, softdep: str, alias: str) -> ModuleIndex:
+        """Read ``modules.dep``, ``modules.softdep`` and ``modules.alias`` (see depmod.d(5) and modules.dep(5))."""
+        dependencies = {}
+        for line in dep.splitlines():
+            path, _colon, needed = line.partition(":")
+            dependencies[path] = needed.split()
+        soft: dict[str, list[str]] = defaultdict(list)
+        for line in softdep.splitlines():
+            when = ""
+            for word in line.split()[2:]:
+                if word in ("pre:", "post:"):
+                    when = word
+                elif when == "pre:":
+                    soft[_name(line.split()[1])].append(word)
+        return cls(dependencies, soft, _aliases(alias))
+
+    def load_order(self, name: str) -> list[str]:
+        """The paths to load for module ``name``, itself last; empty if there is no such module."""
+        paths = {_module(path): path for path in self.dependencies}
+        order: list[str] = []
+
+        def add(path: str) -> None:
+            if path in order:
+                return
+            for alias in self.soft.get(_module(path), []):
+                for answering in self.aliases.get(alias, [_name(alias)]):
+                    if answering in paths:
+                        add(paths[answering])
+            for needed in self.dependencies.get(path, []):
+                add(needed)
+            order.append(path)
+
+        if name in paths:
+            add(paths[name])
+        return order
+
+
+def zone_modules(index: ModuleIndex, config: str) -> dict[str, tuple[str, ...]]:
+    """For each of ``REQUIRED`` the paths to load, in order; none for what the kernel has built in.
+
+    :param config: the kernel's ``.config``.
+    :raises RingfenceError: naming everything that the kernel has neither built in nor as a module.
+    """
+    builtin = set(re.findall(r"^CONFIG_(\w+)=y$", config, re.MULTILINE))
+    modules = {name: () if option in builtin else tuple(index.load_order(name)) for name, option in REQUIRED.items()}
+    missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if option not in builtin and not modules[name]]
+    if missing:
+        raise RingfenceError(f"it lacks, built in or as a module, what a zone needs: {', '.join(missing)}; use a kernel that has it")
+    return modules
+
+
+def _aliases(text: str) -> dict[str, list[str]]:
+    """Plain aliases only. Modules bound to a processor feature are left out: on another processor they refuse to load."""
+    pairs = [line.split() for line in text.splitlines() if line.startswith("alias ")]
+    bound = {words[2] for words in pairs if words[1].startswith("cpu:")}
+    aliases: dict[str, list[str]] = defaultdict(list)
+    for _alias, alias, module in pairs:
+        if module not in bound:
+            aliases[alias].append(_name(module))
+    return dict(aliases)
+
+
+def _name(text: str) -> str:
+    """Module names as the kernel has them: ``-`` and ``_`` are the same in file names."""
+    return text.replace("-", "_")
+
+
+def _module(path: str) -> str:
+    """The module in a file such as ``kernel/drivers/block/xen-blkfront.ko.xz``."""
+    return _name(path.rsplit("/", 1)[-1].partition(".ko")[0])

@@ -1,0 +1,287 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The kernels of a host: which are deployed, and how the declared ones get there.
+
+In the store, ``kernels/HEX`` is an unpacked kernel by its image's digest, and ``kernels/names.json`` says what each name stands for
+and which is the default. That one file is replaced as a whole when everything declared is in the store: names never change in part.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_layout import unpack_kernel
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+    """A deployed kernel.
+
+    ``image`` is the reference it was declared with, ``digest`` (``sha256:…``) that of the image manifest, ``release`` what ``uname -r``
+    says, ``modes`` the kinds of Xen guest it can be (``pv``, ``pvh``). ``modules`` has for each need of a zone
+    (``kernel_modules.REQUIRED``) the files below ``directory/modules`` to load, in order; none if it is built in.
+    """
+
+    name: str
+    image: str
+    digest: str
+    release: str
+    version: str
+    flavor: str
+    modes: tuple[str, ...]
+    modules: Mapping[str, tuple[str, ...]]
+    directory: Path
+
+    @property
+    def vmlinux(self) -> Path:
+        """The uncompressed kernel, for Xen to load."""
+        return self.directory / "vmlinux"
+
+    def load_order(self, needs: Collection[str]) -> list[str]:
+        """The files to load for ``needs``, names in ``modules``, each once and after those it depends on."""
+        return list(dict.fromkeys(file for need, order in self.modules.items() if need in needs for file in order))
+
+
+@dataclasses.dataclass(frozen=True)
+class Declared:
+    """One kernel of the declared set. ``image`` is a reference as ``registry.parse_reference`` takes it."""
+
+    name: str
+    image: str
+    default: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Target:
+    """What a name stands for. The digest is unknown (``None``) only in a plan made without looking the image up."""
+
+    image: str
+    digest: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """What a reference names: its digest, and the image unless the store has it already. Both ``None`` if it cannot be looked up yet."""
+
+    digest: str | None = None
+    image: registry.Resolved | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Names:
+    """What every name of a host stands for, and the name of the default kernel."""
+
+    kernels: Mapping[str, Target] = dataclasses.field(default_factory=dict)
+    default: str | None = None
+
+    def document(self) -> dict[str, Any]:
+        """The form in which it is stored and shown."""
+        return {"default": self.default, "kernels": {name: dataclasses.asdict(target) for name, target in sorted(self.kernels.items())}}
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What a converge changed, or would: the names ``before`` and ``after``, the kernels as a module returns them, names not declared."""
+
+    changed: bool
+    before: Names
+    after: Names
+    kernels: list[dict[str, Any]]
+    undeclared: list[str]
+
+
+class DeploymentFailed(RingfenceError):
+    """A kernel could not be deployed. All names stand for what they stood for; ``stored`` are the declared names already in the store."""
+
+    def __init__(self, message: str, stored: list[str]) -> None:
+        self.stored = stored
+        super().__init__(message)
+
+
+def deployed(store: Store) -> dict[str, Kernel]:
+    """The kernels of this host by name.
+
+    :raises RingfenceError: if the store lacks one of them or cannot be read.
+    """
+    return {name: _load(store, name, target) for name, target in _read_names(store).kernels.items()}
+
+
+def default(store: Store) -> Kernel | None:
+    """The kernel for zones that name none; ``None`` if no kernel is deployed."""
+    names = _read_names(store)
+    return _load(store, names.default, names.kernels[names.default]) if names.default else None
+
+
+def declare(entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
+    """Validate the declared set, each a mapping with ``name``, ``image`` and maybe ``default``.
+
+    :raises InvalidDeclaration: with every fault found.
+    """
+    declared = [Declared(entry["name"], entry["image"], bool(entry.get("default"))) for entry in entries]
+    problems = []
+    for kernel in declared:
+        if not _NAME.fullmatch(kernel.name):
+            problems.append(f"kernel {kernel.name!r}: name is not accepted; 1 to 40 of a-z, 0-9, '.', '-', the first a letter or digit")
+        try:
+            registry.parse_reference(kernel.image)
+        except RingfenceError as error:
+            problems.append(f"kernel {kernel.name!r}: {error}")
+    names = [kernel.name for kernel in declared]
+    problems += [f"kernel {name!r}: declared {names.count(name)} times; a name stands for one kernel" for name in _repeated(names)]
+    defaults = [kernel.name for kernel in declared if kernel.default]
+    if len(defaults) > 1:
+        problems.append(f"kernels {', '.join(defaults)}: default is true for {len(defaults)}; mark one at most")
+    if problems:
+        raise InvalidDeclaration(problems)
+    return declared
+
+
+def plan(declared: Sequence[Declared], digests: Mapping[str, str | None], before: Names) -> Names:
+    """The names after a converge. Names that are not declared stay; without a marked default the first declared kernel is it."""
+    kernels = {**before.kernels, **{kernel.name: Target(kernel.image, digests[kernel.name]) for kernel in declared}}
+    marked = [kernel.name for kernel in declared if kernel.default] or [kernel.name for kernel in declared]
+    return Names(kernels, marked[0] if marked else before.default)
+
+
+def converge(store: Store, declared: Sequence[Declared], *, check: bool) -> Report:
+    """Deploy the declared kernels. Everything is looked up before anything changes; with ``check`` nothing does.
+
+    :raises InvalidDeclaration: if images do not exist, cannot be reached or are for another architecture.
+    :raises DeploymentFailed: if an image turns out to be no kernel for zones, or its transfer fails.
+    """
+    if check:
+        return _converge(store, declared, check=True)
+    with store.lock():
+        return _converge(store, declared, check=False)
+
+
+def _converge(store: Store, declared: Sequence[Declared], *, check: bool) -> Report:
+    before = _read_names(store)
+    found = _look_up(store, declared, before, may_lack_skopeo=check)
+    after = plan(declared, {name: one.digest for name, one in found.items()}, before)
+    absent = {name for name, one in found.items() if not _is_stored(store, one.digest)}
+    if not check:
+        _deploy(store, {name: one.image for name, one in found.items() if name in absent and one.image})
+        if after != before:
+            write_atomically(store.kernels / "names.json", (json.dumps(after.document(), indent=2, sort_keys=True) + "\n").encode())
+    rows = []
+    for kernel in declared:
+        loaded = None if check and kernel.name in absent else _load(store, kernel.name, after.kernels[kernel.name])
+        rows.append(_row(kernel.name, before, after, loaded, changed=kernel.name in absent))
+    return Report(after != before or bool(absent), before, after, rows, sorted(set(after.kernels) - set(found)))
+
+
+def _look_up(store: Store, declared: Sequence[Declared], before: Names, *, may_lack_skopeo: bool) -> dict[str, Found]:
+    """What each declared name stands for. A pinned image that is already in the store needs no registry."""
+    possible = not may_lack_skopeo or shutil.which("skopeo") is not None
+
+    def look_up(kernel: Declared) -> Found | RingfenceError:
+        known = before.kernels.get(kernel.name)
+        pinned = registry.parse_reference(kernel.image).digest
+        if pinned and known and known.image == kernel.image and _is_stored(store, known.digest):
+            return Found(known.digest)
+        if not possible:
+            return Found()
+        try:
+            image = registry.resolve(kernel.image)
+        except RingfenceError as error:
+            return RingfenceError(f"kernel {kernel.name!r}: {error}")
+        return Found(image.digest, image)
+
+    with ThreadPoolExecutor(4) as pool:
+        results = dict(zip((kernel.name for kernel in declared), pool.map(look_up, declared), strict=True))
+    problems = [str(result) for result in results.values() if isinstance(result, RingfenceError)]
+    if problems:
+        raise InvalidDeclaration(problems)
+    return {name: result for name, result in results.items() if isinstance(result, Found)}
+
+
+def _deploy(store: Store, images: Mapping[str, registry.Resolved]) -> None:
+    stored: list[str] = []
+    for name, image in images.items():
+        try:
+            if not _is_stored(store, image.digest):  # two names may stand for one image
+                _store(store, image)
+        except (RingfenceError, OSError) as error:
+            raise DeploymentFailed(f"kernel {name!r} ({image.reference}): {error}", stored) from error
+        stored.append(name)
+
+
+def _store(store: Store, image: registry.Resolved) -> None:
+    with store.workspace() as workspace:
+        scratch = workspace / "scratch"
+        scratch.mkdir()
+        layout = registry.fetch(image, workspace / "layout")
+        store.publish(
+            _directory(store, image.digest), lambda directory: unpack_kernel(layout, image.digest, image.manifest, scratch, directory)
+        )
+
+
+def _row(name: str, before: Names, after: Names, kernel: Kernel | None, *, changed: bool) -> dict[str, Any]:
+    target = after.kernels[name]
+    return {
+        "name": name,
+        "image": target.image,
+        "digest": target.digest,
+        "release": kernel.release if kernel else None,
+        "modes": list(kernel.modes) if kernel else None,
+        "default": name == after.default,
+        "changed": changed or before.kernels.get(name) != target or (name == before.default) != (name == after.default),
+    }
+
+
+def _repeated(names: Sequence[str]) -> list[str]:
+    return sorted({name for name in names if names.count(name) > 1})
+
+
+def _is_stored(store: Store, digest: str | None) -> bool:
+    return digest is not None and _directory(store, digest).is_dir()
+
+
+def _directory(store: Store, digest: str) -> Path:
+    return store.kernels / digest.removeprefix("sha256:")
+
+
+def _read_names(store: Store) -> Names:
+    path = store.kernels / "names.json"
+    try:
+        document = json.loads(path.read_bytes())
+        return Names({name: Target(**target) for name, target in document["kernels"].items()}, document["default"])
+    except FileNotFoundError:
+        return Names()
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RingfenceError(f"{path} cannot be read: {error}; remove it and deploy the kernels again") from error
+
+
+def _load(store: Store, name: str, target: Target) -> Kernel:
+    directory = _directory(store, str(target.digest))
+    try:
+        document = json.loads((directory / "kernel.json").read_bytes())
+        modules = {need: tuple(order) for need, order in document["modules"].items()}
+        return Kernel(
+            name,
+            target.image,
+            document["digest"],
+            document["release"],
+            document["version"],
+            document["flavor"],
+            tuple(document["modes"]),
+            modules,
+            directory,
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RingfenceError(f"kernel {name!r}: {directory} is damaged: {error}; remove it and deploy the kernels again") from error
