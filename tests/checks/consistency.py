@@ -10,6 +10,8 @@ import yaml
 from tree import ROOT
 
 ACTION_GROUP = "zones"
+PREFIX = "ringfence_"
+"""What the name of every role variable begins with; the roles work on one set of declarations."""
 
 
 def _load(path: Path) -> dict[str, Any]:
@@ -21,7 +23,7 @@ def role_problems(role: Path) -> list[str]:
     """Return where ``defaults/main.yml`` and ``meta/argument_specs.yml`` of the role in directory ``role`` disagree.
 
     Every default must be an option of the entry point ``main`` with the same default, and every option of any entry
-    point that has a default must have the same one in the defaults.
+    point that has a default must have the same one in the defaults. Names carry the collection's prefix.
     """
     defaults = _load(role / "defaults" / "main.yml")
     entry_points = _load(role / "meta" / "argument_specs.yml").get("argument_specs", {})
@@ -32,6 +34,8 @@ def role_problems(role: Path) -> list[str]:
     for entry_point, specification in entry_points.items():
         for name, option in specification.get("options", {}).items():
             where = f"{role.name}: {name} (entry point {entry_point})"
+            if not name.startswith(PREFIX):
+                problems.append(f"{where} does not begin with {PREFIX}")
             if name in defaults and "default" not in option:
                 problems.append(f"{where} has the default {defaults[name]!r} in defaults and none in its specification")
             elif "default" in option and name not in defaults:

@@ -11,8 +11,8 @@ SPECIFICATION = """\
 argument_specs:
   main:
     options:
-      demo_count: {type: int, default: 1}
-      demo_name: {type: str, required: true}
+      ringfence_demo_count: {type: int, default: 1}
+      ringfence_demo_name: {type: str, required: true}
 """
 
 
@@ -26,25 +26,38 @@ def make_role(root: Path, defaults: str, specification: str = SPECIFICATION) -> 
 
 
 def test_agreeing_role_has_no_problem(tmp_path: Path) -> None:
-    assert role_problems(make_role(tmp_path, "demo_count: 1\n")) == []
+    assert role_problems(make_role(tmp_path, "ringfence_demo_count: 1\n")) == []
 
 
 @pytest.mark.parametrize(
     ("defaults", "problem"),
     [
-        ("demo_count: 2\n", "demo_count (entry point main) has the default 1 in its specification and 2 in defaults"),
-        ("demo_count: true\n", "demo_count (entry point main) has the default 1 in its specification and True in defaults"),
-        ("---\n", "demo_count (entry point main) has the default 1 in its specification and none in defaults"),
-        ("demo_count: 1\ndemo_size: 3\n", "demo_size has a default but is no option of main"),
-        ("demo_count: 1\ndemo_name: x\n", "demo_name (entry point main) has the default 'x' in defaults and none in its specification"),
+        ("ringfence_demo_count: 2\n", "ringfence_demo_count (entry point main) has the default 1 in its specification and 2 in defaults"),
+        (
+            "ringfence_demo_count: true\n",
+            "ringfence_demo_count (entry point main) has the default 1 in its specification and True in defaults",
+        ),
+        ("---\n", "ringfence_demo_count (entry point main) has the default 1 in its specification and none in defaults"),
+        ("ringfence_demo_count: 1\nringfence_demo_size: 3\n", "ringfence_demo_size has a default but is no option of main"),
+        (
+            "ringfence_demo_count: 1\nringfence_demo_name: x\n",
+            "ringfence_demo_name (entry point main) has the default 'x' in defaults and none in its specification",
+        ),
     ],
 )
 def test_disagreeing_role_is_reported(tmp_path: Path, defaults: str, problem: str) -> None:
     assert role_problems(make_role(tmp_path, defaults)) == [f"demo: {problem}"]
 
 
+def test_variable_without_the_prefix_is_reported(tmp_path: Path) -> None:
+    role = make_role(tmp_path, "demo_count: 1\n", SPECIFICATION.replace("ringfence_demo_count", "demo_count"))
+    assert role_problems(role) == ["demo: demo_count (entry point main) does not begin with ringfence_"]
+
+
 def test_role_without_specification_is_reported(tmp_path: Path) -> None:
-    assert role_problems(make_role(tmp_path, "demo_count: 1\n", "---\n")) == ["demo: meta/argument_specs.yml has no entry point main"]
+    assert role_problems(make_role(tmp_path, "ringfence_demo_count: 1\n", "---\n")) == [
+        "demo: meta/argument_specs.yml has no entry point main"
+    ]
 
 
 def test_action_group_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
