@@ -338,6 +338,7 @@ def _parse_document(reference: Reference, content: bytes) -> dict[str, Any]:
 
 
 _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
+    (r"no space left on device|disk quota", ImageError, "the disk is full; make room"),
     (
         r"server gave HTTP response to HTTPS client",
         RegistryUnreachable,
@@ -356,7 +357,7 @@ _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
         "access is refused; log in on the host (skopeo login), or check that the image exists",
     ),
     (
-        r"dial |no such host|i/o timeout|unreachable|connection re|deadline exceeded|EOF|no end after|pinging|StatusCode: 5|toomanyrequests",
+        r"dial |no such host|i/o timeout|unreachable|connection re|deadline exceeded|EOF|no end after|pinging|StatusCode: 5|toomany",
         RegistryUnreachable,
         "the registry cannot be reached; check its address, the network and the proxy",
     ),
