@@ -17,8 +17,13 @@ def test_listed_test_that_did_not_run_is_reported() -> None:
 
 
 def test_skipped_test_is_reported() -> None:
-    warning = 'WARNING: Skipping sanity test "shellcheck" because command not found.'
-    assert not_run(LISTED, RAN + warning) == [warning]
+    warning = 'WARNING: Required program "shellcheck" not found.'
+    review = "WARNING: Reviewing previous 2 warning(s):"
+    assert not_run(LISTED, RAN + f"{warning}\n{review}\n") == [warning]
+
+
+def test_warning_about_the_locale_is_no_problem() -> None:
+    assert not_run(LISTED, 'WARNING: Using locale "C.UTF-8" instead of "en_US.UTF-8".\n' + RAN) == []
 
 
 def test_run_without_targets_is_reported() -> None:
