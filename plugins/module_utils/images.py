@@ -31,7 +31,7 @@ _MAX_ACCOUNTS = 1024 * 1024
 _UUID = "00000000-0000-0000-0000-000000000000"
 _MAKERS = {
     "erofs": ("mkfs.erofs", "--tar=f", "--quiet", "-zlz4", "-C16384", "-T0", "--mkfs-time", f"-U{_UUID}"),
-    "squashfs": ("sqfstar", "-comp", "lz4", "-b", "64K", "-mem", "64M", "-mkfs-time", "0", "-quiet", "-no-progress"),
+    "squashfs": ("sqfstar", "-comp", "lz4", "-b", "64K", "-mem", "64M", "-quiet", "-no-progress"),
 }
 """The programs that make a file system from a tar stream on standard input; the file's path follows.
 
@@ -118,9 +118,14 @@ def make_filesystem(root: layers.Inode, path: Path) -> str:
     :return: the file system's type, ``erofs`` or ``squashfs``.
     """
     kind = _filesystem_of_host()
-    program = _MAKERS[kind][0]
+    argv, environment = [*_MAKERS[kind]], {**os.environ, "LC_ALL": "C.UTF-8"}
+    if kind == "squashfs":
+        # sqfstar passes over the root directory's own entry, and 4.5 gives it the time of day whatever -root-time says: but never
+        # one after SOURCE_DATE_EPOCH, which is also the time of the file system.
+        argv += ["-root-mode", f"{root.mode:o}", "-root-uid", f"{root.uid}", "-root-gid", f"{root.gid}"]
+        environment["SOURCE_DATE_EPOCH"] = str(max(node.mtime for _name, node in layers.walk(root)))
     with tempfile.TemporaryFile() as output:
-        process = subprocess.Popen([*_MAKERS[kind], os.fspath(path)], stdin=subprocess.PIPE, stdout=output, stderr=output)
+        process = subprocess.Popen([*argv, os.fspath(path)], stdin=subprocess.PIPE, stdout=output, stderr=output, env=environment)
         with process:
             try:
                 if process.stdin is not None:
@@ -133,7 +138,7 @@ def make_filesystem(root: layers.Inode, path: Path) -> str:
         if process.returncode != 0:
             output.seek(0)
             said = output.read().decode("utf-8", "replace").strip()[-2000:]
-            raise CommandFailed(f"{program} failed with exit status {process.returncode}: {said or 'no output'}", said)
+            raise CommandFailed(f"{argv[0]} failed with exit status {process.returncode}: {said or 'no output'}", said)
     return kind
 
 

@@ -149,23 +149,28 @@ def read_file(root: Inode, path: str, max_bytes: int) -> bytes | None:
     return os.pread(node.layer.descriptor, node.size, node.offset)
 
 
-def write_tar(root: Inode, out: int) -> None:
-    """Write the tree as a tar stream to the descriptor ``out``: directories before what is in them, names in order."""
-    buffer = bytearray()
-    first_name: dict[int, bytes] = {}
-    pending: list[tuple[bytes, Inode]] = [(b".", root)]
+def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
+    """All names of the tree with their inodes: ``./`` for the root, directories before what is in them, names in order."""
+    pending = [(b"./", root)]
     while pending:
         name, node = pending.pop()
+        yield name, node
+        prefix = b"" if node is root else name + b"/"
+        pending.extend((prefix + child, node.children[child]) for child in sorted(node.children, reverse=True))
+
+
+def write_tar(root: Inode, out: int) -> None:
+    """Write the tree as a tar stream to the descriptor ``out``."""
+    buffer = bytearray()
+    first_name: dict[int, bytes] = {}
+    for name, node in walk(root):
         if node.linked and node.kind == FILE:
             earlier = first_name.setdefault(id(node), name)
             if earlier is not name:
                 buffer += _headers(name, node, HARD_LINK, earlier)
                 continue
         buffer += _headers(name, node, node.kind, node.target)
-        if node.kind == DIRECTORY:
-            prefix = b"" if node is root else name + b"/"
-            pending.extend((prefix + child, node.children[child]) for child in sorted(node.children, reverse=True))
-        elif node.size and node.layer is not None:
+        if node.size and node.layer is not None:
             if node.size <= _CHUNK:
                 buffer += os.pread(node.layer.descriptor, node.size, node.offset)
             else:
