@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import bz2
 import lzma
+import subprocess
+import tempfile
 import zlib
 from collections.abc import Callable
 
-from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+MAX_SIZE = 256 << 20
+"""Bytes that data may unpack to. Debian's largest kernel has a quarter of it."""
 
 
 def decompress(data: bytes) -> bytes:
@@ -20,11 +24,14 @@ def decompress(data: bytes) -> bytes:
 
     zstd and LZ4, which Python 3.11 lacks, are left to the programs of those names, and must not be followed by anything.
 
-    :raises RingfenceError: for an unknown format, or damaged or truncated data.
+    :raises RingfenceError: for an unknown format, data that is damaged or truncated, and more than ``MAX_SIZE``.
     """
     for magic, reader in _READERS:
         if data.startswith(magic):
-            return reader(data)
+            plain = reader(data)
+            if len(plain) > MAX_SIZE:
+                raise RingfenceError(f"the data unpacks to more than {MAX_SIZE} bytes, which no kernel or module needs")
+            return plain
     names = "gzip, xz, lzma, bzip2, zstd and LZ4"
     raise RingfenceError(f"unknown compression (first bytes {data[:6].hex(' ') or 'none'}); known are {names}")
 
@@ -42,20 +49,39 @@ def _bzip2(data: bytes) -> bytes:
 
 
 def _zstd(data: bytes) -> bytes:
-    return run(["zstd", "-dc"], stdin=data)
+    return _by_program("zstd", data)
 
 
 def _lz4(data: bytes) -> bytes:
-    return run(["lz4", "-dc"], stdin=data)
+    return _by_program("lz4", data)
 
 
 def _whole(decompressor: zlib._Decompress | lzma.LZMADecompressor | bz2.BZ2Decompressor, data: bytes, name: str) -> bytes:
     try:
-        plain = decompressor.decompress(data)
+        plain = decompressor.decompress(data, MAX_SIZE + 1)
     except (zlib.error, lzma.LZMAError, OSError, EOFError) as error:
         raise RingfenceError(f"the {name} data is damaged: {error}") from error
-    if not decompressor.eof:
+    if not decompressor.eof and len(plain) <= MAX_SIZE:
         raise RingfenceError(f"the {name} data is truncated after {len(data)} bytes")
+    return plain
+
+
+def _by_program(program: str, data: bytes) -> bytes:
+    with tempfile.TemporaryFile() as source, tempfile.TemporaryFile() as errors:
+        source.write(data)
+        source.seek(0)
+        try:
+            process = subprocess.Popen([program, "-dc"], stdin=source, stdout=subprocess.PIPE, stderr=errors)
+        except FileNotFoundError as error:
+            raise RingfenceError(f"the data is compressed with {program}, which is not installed; install the package {program}") from error
+        with process:
+            plain = process.stdout.read(MAX_SIZE + 1) if process.stdout else b""
+            if len(plain) > MAX_SIZE:
+                process.kill()
+                return plain
+        errors.seek(0)
+        if process.returncode != 0:
+            raise RingfenceError(f"the {program} data is damaged: {errors.read().decode('utf-8', 'replace').strip()[-500:]}")
     return plain
 
 

@@ -13,13 +13,11 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import shutil
-import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot_image
+from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, layers
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -33,7 +31,8 @@ ADDONS = "kernel/addons.squashfs"
 FORMAT = "dev.edera.kernel.format"
 """The annotation that numbers the layout; ``1`` is this one."""
 
-_ZSTD = b"\x28\xb5\x2f\xfd"
+_MAX_SIZE = 1 << 30
+"""Bytes of a layer, and of a file in it. The largest published kernels, with the firmware of graphics cards, have half of it."""
 
 
 def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratch: Path, into: Path) -> None:
@@ -47,12 +46,12 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
     number = (manifest.get("annotations") or {}).get(FORMAT, "1")
     if number != "1":
         raise RingfenceError(f"its layout has the number {number!r} ({FORMAT}); known is '1'")
-    _extract_layers(layout, manifest, scratch)
+    _extract(layout, manifest, scratch)
     missing = [name for name in (IMAGE, CONFIG, METADATA) if not (scratch / name).is_file()]
     if missing:
         raise RingfenceError(f"it is no kernel image: it does not hold {', '.join(missing)}")
 
-    metadata = parse_metadata((scratch / METADATA).read_text("utf-8", "replace"))
+    metadata = _parse_metadata((scratch / METADATA).read_text("utf-8", "replace"))
     config = decompress((scratch / CONFIG).read_bytes())
     boot = boot_image.unpack((scratch / IMAGE).read_bytes())
     _check_metadata(metadata, boot.release, config)
@@ -70,8 +69,7 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
     (into / "kernel.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def parse_metadata(text: str) -> dict[str, str]:
-    """Read lines KEY=VALUE."""
+def _parse_metadata(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
 
@@ -84,27 +82,16 @@ def _check_metadata(metadata: Mapping[str, str], release: str, config: bytes) ->
         raise RingfenceError(f"{CONFIG} has the digest {digest}, but {METADATA} says {metadata['KERNEL_CONFIG']}; package it again")
 
 
-def _extract_layers(layout: Path, manifest: Mapping[str, Any], into: Path) -> None:
-    """The known files of all layers, a later layer's in place of an earlier one's. Nothing else is written, whatever a layer holds."""
-    for layer in manifest["layers"]:
-        blob = layout / "blobs" / "sha256" / str(layer["digest"]).removeprefix("sha256:")
-        with open(blob, "rb") as handle:
-            compressed = handle.read(4) == _ZSTD
-        if compressed:
-            plain = into / "layer"
-            run(["zstd", "-dqf", str(blob), "-o", str(plain)])
-            blob = plain
-        try:
-            with tarfile.open(blob, "r|*") as archive:
-                for member in archive:
-                    name = member.name.removeprefix("./").lstrip("/")
-                    content = archive.extractfile(member) if name in (IMAGE, CONFIG, METADATA, ADDONS) and member.isreg() else None
-                    if content:
-                        (into / name).parent.mkdir(exist_ok=True)
-                        with open(into / name, "wb") as target:
-                            shutil.copyfileobj(content, target, 1 << 20)
-        except (tarfile.TarError, EOFError) as error:
-            raise RingfenceError(f"layer {layer['digest']} is not a tar archive that can be read: {error}") from error
+def _extract(layout: Path, manifest: Mapping[str, Any], into: Path) -> None:
+    """Write the known files of the image below ``into``."""
+    blobs = [layout / "blobs" / "sha256" / str(layer["digest"]).removeprefix("sha256:") for layer in manifest["layers"]]
+    plain = [layers.uncompressed(blob, into / f"layer-{number}", _MAX_SIZE) for number, blob in enumerate(blobs)]
+    with layers.merged(plain) as root:
+        for name in (IMAGE, CONFIG, METADATA, ADDONS):
+            content = layers.read_file(root, name, _MAX_SIZE)
+            if content is not None:
+                (into / name).parent.mkdir(exist_ok=True)
+                (into / name).write_bytes(content)
 
 
 def _unpack_modules(scratch: Path, release: str, config: str, into: Path) -> dict[str, list[str]]:

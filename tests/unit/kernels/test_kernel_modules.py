@@ -1,0 +1,65 @@
+"""Tests of the module_utils ``kernel_modules``."""
+
+from __future__ import annotations
+
+import pytest
+import samples
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED, ModuleIndex, zone_modules
+
+INDEX = ModuleIndex.parse(samples.DEP, samples.SOFTDEP, samples.ALIAS)
+
+
+def test_a_module_comes_after_what_it_depends_on() -> None:
+    assert INDEX.load_order("ext4") == [
+        "kernel/lib/crc16.ko",
+        "kernel/fs/mbcache.ko",
+        "kernel/crypto/crc32c_generic.ko",
+        "kernel/fs/jbd2/jbd2.ko",
+        "kernel/fs/ext4/ext4.ko",
+    ]
+
+
+def test_a_soft_dependency_is_met_by_a_module_that_loads_on_any_processor() -> None:
+    assert INDEX.load_order("erofs") == ["kernel/crypto/crc32c_generic.ko", "kernel/lib/libcrc32c.ko", "kernel/fs/erofs/erofs.ko"]
+
+
+def test_a_soft_dependency_that_nothing_meets_is_left_out() -> None:
+    index = ModuleIndex.parse("a.ko: b.ko\nb.ko:\n", "softdep a pre: nothing\n", "")
+    assert index.load_order("a") == ["b.ko", "a.ko"]
+
+
+def test_names_differ_in_dash_and_underscore_and_compression_only() -> None:
+    assert INDEX.load_order("xen_netfront") == ["kernel/drivers/net/xen-netfront.ko.xz"]
+
+
+def test_an_unknown_module_has_no_load_order() -> None:
+    assert INDEX.load_order("nvidia") == []
+
+
+def test_all_needs_of_a_zone_are_met_by_modules() -> None:
+    modules = zone_modules(INDEX, samples.config())
+    assert list(modules) == list(REQUIRED)
+    assert modules["overlay"] == ("kernel/fs/overlayfs/overlay.ko",)
+
+
+def test_what_is_built_in_needs_no_module() -> None:
+    assert zone_modules(INDEX, samples.config(EXT4_FS="y"))["ext4"] == ()
+
+
+def test_a_kernel_without_modules_is_accepted_if_all_is_built_in() -> None:
+    modules = zone_modules(ModuleIndex(), samples.config(**dict.fromkeys(REQUIRED.values(), "y")))
+    assert set(modules.values()) == {()}
+
+
+def test_everything_that_is_missing_is_named() -> None:
+    index = ModuleIndex.parse(samples.DEP.replace("kernel/drivers/block/xen-blkfront.ko:\n", ""), "", "")
+    with pytest.raises(RingfenceError) as caught:
+        zone_modules(index, samples.config(XEN_BLKDEV_FRONTEND="n", XEN_GNTDEV="y"))
+    assert "xen_blkfront (CONFIG_XEN_BLKDEV_FRONTEND);" in str(caught.value)
+
+
+def test_a_module_that_the_configuration_promises_but_is_not_there_is_missing() -> None:
+    with pytest.raises(RingfenceError, match=r"overlay \(CONFIG_OVERLAY_FS\), ext4 \(CONFIG_EXT4_FS\)"):
+        zone_modules(ModuleIndex(), samples.config())
