@@ -30,15 +30,34 @@ def write_layout(directory: Path, files: Mapping[str, bytes | Path], architectur
     :param architecture: OCI name, such as ``amd64``.
     :param annotations: of the manifest.
     """
+    directory.mkdir(parents=True)
+    layer = directory / "layer.tar"
+    _write_layer(layer, files)
+    return write_image(directory, layer, {}, architecture, annotations, tag)
+
+
+def write_image(
+    directory: Path, layer: Path, config: Mapping[str, Any], architecture: str, annotations: Mapping[str, str], tag: str
+) -> str:
+    """Write an OCI image of one layer as a layout into ``directory`` and return the digest of the manifest.
+
+    :param layer: an uncompressed tar file on the same file system; it is moved.
+    :param config: the ``config`` object of the image configuration: ``Cmd``, ``Env``, ``ExposedPorts`` and so on.
+    """
     blobs = directory / "blobs" / "sha256"
     blobs.mkdir(parents=True)
-    layer = _write_layer(blobs, files)
-    config = {"architecture": architecture, "os": "linux", "config": {}, "rootfs": {"type": "layers", "diff_ids": [layer["digest"]]}}
+    described_layer = _take_layer(blobs, layer)
+    document = {
+        "architecture": architecture,
+        "os": "linux",
+        "config": dict(config),
+        "rootfs": {"type": "layers", "diff_ids": [described_layer["digest"]]},
+    }
     manifest = {
         "schemaVersion": 2,
         "mediaType": _MANIFEST,
-        "config": _write_document(blobs, _CONFIG, config),
-        "layers": [layer],
+        "config": _write_document(blobs, _CONFIG, document),
+        "layers": [described_layer],
         "annotations": dict(annotations),
     }
     described = _write_document(blobs, _MANIFEST, manifest)
@@ -63,18 +82,20 @@ def _json(document: dict[str, Any]) -> bytes:
     return json.dumps(document, sort_keys=True, separators=(",", ":")).encode()
 
 
-def _write_layer(blobs: Path, files: Mapping[str, bytes | Path]) -> dict[str, Any]:
-    unnamed = blobs / "layer"
+def _write_layer(layer: Path, files: Mapping[str, bytes | Path]) -> None:
     # USTAR has one way to write such a header; the other formats depend on the library's version.
-    with tarfile.open(unnamed, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+    with tarfile.open(layer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
         for path in sorted({str(parent) for name in files for parent in PurePosixPath(name).parents if str(parent) != "."}):
             archive.addfile(_member(path, 0o755, directory=True))
         for path, source in sorted(files.items()):
             _add_file(archive, path, source)
-    with open(unnamed, "rb") as handle:
+
+
+def _take_layer(blobs: Path, layer: Path) -> dict[str, Any]:
+    with open(layer, "rb") as handle:
         digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    size = unnamed.stat().st_size
-    os.rename(unnamed, blobs / digest)
+    size = layer.stat().st_size
+    os.rename(layer, blobs / digest)
     return {"mediaType": _LAYER, "digest": f"sha256:{digest}", "size": size}
 
 
