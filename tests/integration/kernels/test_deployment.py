@@ -1,0 +1,203 @@
+"""Kernels deployed with the real programs, from made-up images."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, DeploymentFailed, converge, default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+MakeImage = Callable[..., tuple[str, str]]
+OTHER = samples.bzimage(samples.elf(samples.PV), "6.1.0-other")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def _other(make_image: MakeImage, name: str = "other") -> tuple[str, str]:
+    """An image of another kernel, PV only and of another release."""
+    metadata = "KERNEL_VERSION=6.1\nKERNEL_FLAVOR=zone\n"
+    return make_image(name, image=OTHER, module=samples.module("6.1.0-other"), metadata=metadata)
+
+
+def _files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+
+
+def test_a_kernel_is_deployed_by_digest(store: Store, make_image: MakeImage) -> None:
+    image, digest = make_image()
+    report = converge(store, [Declared("stable", image)], check=False)
+    assert report.changed
+    assert report.kernels == [
+        {
+            "name": "stable",
+            "image": image,
+            "digest": digest,
+            "release": samples.RELEASE,
+            "modes": ["pv", "pvh"],
+            "default": True,
+            "changed": True,
+        }
+    ]
+    kernel = deployed(store)["stable"]
+    assert default(store) == kernel
+    assert (kernel.digest, kernel.release, kernel.version, kernel.flavor) == (digest, samples.RELEASE, "6.12.1", "zone")
+    assert kernel.directory == store.kernels / digest.removeprefix("sha256:")
+    assert kernel.vmlinux.read_bytes() == samples.elf()
+
+
+def test_the_modules_of_a_kernel_are_unpacked_in_load_order(store: Store, make_image: MakeImage) -> None:
+    converge(store, [Declared("stable", make_image()[0])], check=False)
+    kernel = deployed(store)["stable"]
+    assert kernel.load_order(["erofs", "ext4"]) == [
+        "crc32c_generic.ko",
+        "libcrc32c.ko",
+        "erofs.ko",
+        "crc16.ko",
+        "mbcache.ko",
+        "jbd2.ko",
+        "ext4.ko",
+    ]
+    everything = kernel.load_order(REQUIRED)
+    assert {path.name for path in (kernel.directory / "modules").iterdir()} == set(everything)
+    assert {(kernel.directory / "modules" / name).read_bytes() for name in everything} == {samples.module()}
+
+
+def test_a_kernel_with_everything_built_in_needs_no_addons(store: Store, make_image: MakeImage) -> None:
+    config = samples.config(**dict.fromkeys(REQUIRED.values(), "y"))
+    converge(store, [Declared("lean", make_image(config=config, without=("kernel/addons.squashfs",))[0])], check=False)
+    assert deployed(store)["lean"].load_order(REQUIRED) == []
+
+
+def test_a_second_run_changes_nothing(store: Store, make_image: MakeImage) -> None:
+    declared = [Declared("stable", make_image()[0]), Declared("other", _other(make_image)[0], default=True)]
+    converge(store, declared, check=False)
+    before = {path: (store.root / path).stat() for path in _files(store)}
+    report = converge(store, declared, check=False)
+    assert not report.changed
+    assert [row["changed"] for row in report.kernels] == [False, False]
+    unchanged = {path: (store.root / path).stat() for path in _files(store)}
+    assert {path: (s.st_ino, s.st_mtime_ns) for path, s in unchanged.items() if path != "lock"} == {
+        path: (s.st_ino, s.st_mtime_ns) for path, s in before.items() if path != "lock"
+    }
+
+
+def test_check_mode_tells_the_change_and_makes_none(store: Store, make_image: MakeImage) -> None:
+    image, digest = make_image()
+    report = converge(store, [Declared("stable", image)], check=True)
+    assert report.changed
+    assert [(row["digest"], row["release"], row["changed"]) for row in report.kernels] == [(digest, None, True)]
+    assert not store.root.exists()
+    assert converge(store, [Declared("stable", image)], check=False).after == report.after
+    assert not converge(store, [Declared("stable", image)], check=True).changed
+
+
+def test_a_name_that_stands_for_another_image_changes_alone(store: Store, make_image: MakeImage) -> None:
+    first, second = make_image()[0], _other(make_image)[0]
+    converge(store, [Declared("a", first), Declared("b", first)], check=False)
+    report = converge(store, [Declared("a", first), Declared("b", second)], check=False)
+    assert [row["changed"] for row in report.kernels] == [False, True]
+    assert {name: kernel.release for name, kernel in deployed(store).items()} == {"a": samples.RELEASE, "b": "6.1.0-other"}
+    assert deployed(store)["b"].modes == ("pv",)
+
+
+def test_two_names_of_one_image_share_its_files(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    converge(store, [Declared("a", image), Declared("b", image)], check=False)
+    kernels = deployed(store)
+    assert kernels["a"].directory == kernels["b"].directory
+
+
+def test_a_kernel_that_vanished_from_the_store_is_deployed_again(store: Store, make_image: MakeImage) -> None:
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    deployed(store)["stable"].directory.rename(store.root / "elsewhere")
+    assert converge(store, declared, check=True).changed
+    assert [row["changed"] for row in converge(store, declared, check=False).kernels] == [True]
+    assert deployed(store)["stable"].vmlinux.is_file()
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressed_layer_from_a_registry_is_read(store: Store, make_image: MakeImage, registry_address: str, compression: str) -> None:
+    image = f"{registry_address}/kernels/sample:1"
+    options = ["--quiet", "--dest-compress-format", compression]
+    subprocess.run(["skopeo", "copy", *options, make_image()[0], f"docker://{image}"], check=True)
+    digest = converge(store, [Declared("stable", image)], check=False).kernels[0]["digest"]
+    assert deployed(store)["stable"].vmlinux.read_bytes() == samples.elf()
+    pinned = f"{registry_address}/kernels/sample@{digest}"
+    assert converge(store, [Declared("stable", pinned)], check=False).kernels[0]["digest"] == digest
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no note": ({"image": samples.bzimage(samples.elf({}))}, "neither as PV nor as PVH"),
+    "truncated": ({"image": samples.bzimage()[:-60]}, "truncated: "),
+    "no boot image": ({"image": b"#!/bin/sh"}, "not an x86 boot image"),
+    "no kernel image": ({"without": ("kernel/image", "kernel/config.gz")}, "does not hold kernel/image, kernel/config.gz"),
+    "missing frontend": (
+        {"config": samples.config(XEN_BLKDEV_FRONTEND="n"), "dep": samples.DEP.partition("\n")[2]},
+        r"xen_blkfront \(CONFIG_XEN_BLKDEV_FRONTEND\)",
+    ),
+    "no addons": ({"without": ("kernel/addons.squashfs",)}, "lacks, built in or as a module"),
+    "addons of another release": ({"module": samples.module("6.1.0-other")}, "is built for 6.1.0-other, the kernel is 6.12.1-sample"),
+    "module that is no module": ({"module": b"\x7fELF" + bytes(60)}, "is built for no release"),
+    "addons without a listed module": ({"without": ("overlay.ko",)}, "does not hold overlay.ko"),
+    "metadata of another release": ({"metadata": "KERNEL_UNAME_R=6.1.0-other\n"}, "says release 6.1.0-other, but the kernel is"),
+    "configuration of another kernel": ({"metadata": "KERNEL_CONFIG=sha256:0\n"}, "but kernel/metadata says sha256:0"),
+    "unknown layout": ({"annotations": {"dev.edera.kernel.format": "2"}}, "its layout has the number '2'"),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_image_changes_nothing(store: Store, make_image: MakeImage, parts: dict[str, Any], message: str) -> None:
+    good = _other(make_image)[0]
+    converge(store, [Declared("stable", good)], check=False)
+    before = _files(store)
+    with pytest.raises(DeploymentFailed, match=rf"(?s)kernel 'stable' \(oci:.*\): .*{message}") as caught:
+        converge(store, [Declared("stable", make_image("bad", **parts)[0])], check=False)
+    assert caught.value.stored == []
+    assert _files(store) == before
+    assert deployed(store)["stable"].release == "6.1.0-other"
+
+
+def test_an_image_of_another_architecture_is_refused(store: Store, make_image: MakeImage) -> None:
+    with pytest.raises(InvalidDeclaration, match=r"kernel 'stable': .* linux/arm64"):
+        converge(store, [Declared("stable", make_image(architecture="arm64")[0])], check=False)
+    assert deployed(store) == {}
+
+
+def test_a_damaged_layer_is_refused(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    layers = Path(image.split(":")[1]) / "blobs" / "sha256"
+    largest = max(layers.iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(DeploymentFailed, match="digest"):
+        converge(store, [Declared("stable", image)], check=False)
+    assert _files(store) == ["lock"]
+
+
+def test_names_change_only_when_all_kernels_are_there(store: Store, make_image: MakeImage) -> None:
+    good, digest = make_image()
+    bad = make_image("bad", image=b"")[0]
+    with pytest.raises(DeploymentFailed) as caught:
+        converge(store, [Declared("good", good), Declared("bad", bad)], check=False)
+    assert caught.value.stored == ["good"]
+    assert deployed(store) == {}
+    assert (store.kernels / digest.removeprefix("sha256:")).is_dir()
+
+
+def test_another_run_in_progress_is_told(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    with store.lock(), pytest.raises(RingfenceError, match="another converge of this host is running"):
+        converge(store, [Declared("stable", image)], check=False)
