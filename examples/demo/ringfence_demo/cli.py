@@ -1,0 +1,76 @@
+"""The commands of the demo's images and registry."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ringfence_demo import images, server
+from ringfence_demo.definitions import DEFINITIONS
+
+DEFAULT_PORT = 5055
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one command; a failure is one line and exit status 1."""
+    options = _parser().parse_args(arguments)
+    os.umask(0o022)  # mmdebstrap applies it to what it extracts
+    directory = options.cache / "registry"
+    try:
+        if options.verb == "down":
+            print("registry stopped" if server.stop(directory) else "no registry of the demo is running")
+        else:
+            _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references)
+    except RingfenceError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
+    """Built images and the registry's data: ``$RINGFENCE_DEMO_CACHE``, or ``ringfence-demo`` in the user's cache folder."""
+    if chosen := environment.get("RINGFENCE_DEMO_CACHE"):
+        return Path(chosen).absolute()
+    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", "/"), ".cache")
+    return Path(base) / "ringfence-demo"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="demo", description="Images for the demo, in a registry on this machine's loopback.")
+    parser.add_argument("--cache", type=Path, default=cache_directory(), help="where images and registry are kept (%(default)s)")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    up = verbs.add_parser("up", help="build the images, start the registry, push them and write their references")
+    up.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
+    up.add_argument("--host", metavar="HOST:PORT", help="the registry's name as the zones' host sees it (127.0.0.1:PORT)")
+    up.add_argument("--references", type=Path, required=True, help="file to write: YAML with demo_images, name to reference by digest")
+    verbs.add_parser("down", help="stop the registry that `up` started")
+    return parser
+
+
+def _up(cache: Path, port: int, host: str, references: Path) -> None:
+    started = time.monotonic()
+
+    def say(text: str) -> None:
+        print(f"[{time.monotonic() - started:4.0f} s] demo images: {text}", file=sys.stderr, flush=True)
+
+    say(f"building {', '.join(definition.name for definition in DEFINITIONS)} from Debian's packages, unless they are in {cache}")
+    with ThreadPoolExecutor() as pool:
+        layouts = list(pool.map(lambda definition: images.build(definition, cache), DEFINITIONS))
+    say(f"registry on 127.0.0.1:{port}" + ("" if server.start(cache / "registry", port) else " is running already"))
+    lines = ["demo_images:"]
+    for definition, layout in zip(DEFINITIONS, layouts, strict=True):
+        digest = registry.resolve(f"oci:{layout}:{images.TAG}").digest
+        target = f"docker://127.0.0.1:{port}/{definition.name}:{images.TAG}"
+        run(["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{images.TAG}", target])
+        lines.append(f"  {definition.name}: {host}/{definition.name}@{digest}")
+    references.parent.mkdir(parents=True, exist_ok=True)
+    references.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    say(f"pushed; references are in {references}")
