@@ -1,0 +1,130 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module runtime: arguments and documentation, then one call into the library."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: runtime
+short_description: Install what zones need on a host
+version_added: 0.1.0
+description:
+  - Installs the host's part of the zone runtime (units, rules, the script that connects a zone's interface), and composes the zone
+    base from programs of the host's distribution. The role P(ringfence.zones.runtime#role) calls it with the files it carries.
+  - Running zones keep the zone base that they were started with.
+options:
+  files:
+    description: Files of the host.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Absolute path on the host.
+        type: path
+        required: true
+      content:
+        description: The text of the file.
+        type: str
+        required: true
+      executable:
+        description: Whether it is a program.
+        type: bool
+        default: false
+  scripts:
+    description: The scripts of the zone base, their text by file name; C(boot) is the first program of a zone.
+    type: dict
+    required: true
+  store:
+    description: The directory below which the host keeps kernels, images and zones.
+    type: path
+    default: /var/lib/ringfence
+author:
+  - the ringfence.zones authors (@ringfence)
+attributes:
+  check_mode:
+    description: Can run in check mode and say what it would change.
+    support: full
+  diff_mode:
+    description: Shows the files, and the digest of the zone base, before and after.
+    support: full
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: debian
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+"""
+
+EXAMPLES = r"""
+- name: Install the zone runtime
+  ringfence.zones.runtime:
+    files:
+      - path: /usr/lib/ringfence/vif
+        content: "{{ lookup('ansible.builtin.file', 'vif', rstrip=false) }}"
+        executable: true
+    scripts:
+      boot: "{{ lookup('ansible.builtin.file', 'zone/boot', rstrip=false) }}"
+      init: "{{ lookup('ansible.builtin.file', 'zone/init', rstrip=false) }}"
+      poweroff: "{{ lookup('ansible.builtin.file', 'zone/poweroff', rstrip=false) }}"
+"""
+
+RETURN = r"""
+runtime:
+  description: Digest of the zone base; V(none) in check mode on a host that lacks its programs yet.
+  type: str
+  returned: success
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ringfence.zones.plugins.module_utils import host_files, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+
+def main() -> None:
+    """Converge the runtime of this host."""
+    module = AnsibleModule(
+        argument_spec={
+            "files": {
+                "type": "list",
+                "elements": "dict",
+                "required": True,
+                "options": {
+                    "path": {"type": "path", "required": True},
+                    "content": {"type": "str", "required": True},
+                    "executable": {"type": "bool", "default": False},
+                },
+            },
+            "scripts": {"type": "dict", "required": True},
+            "store": {"type": "path", "default": "/var/lib/ringfence"},
+        },
+        supports_check_mode=True,
+    )
+    store = Store(Path(module.params["store"]))
+    files = [HostFile(**entry) for entry in module.params["files"]]
+    try:
+        changes = host_files.outdated(files)
+        before, after = runtime.compose(store, module.params["scripts"], check=module.check_mode)
+        if not module.check_mode:
+            host_files.write(files)
+    except RingfenceError as error:
+        module.fail_json(msg=str(error))
+    result: dict[str, Any] = {"changed": bool(changes) or before != after, "runtime": after}
+    if module._diff:
+        result["diff"] = [
+            *({"before_header": path, "after_header": path, "before": old, "after": new} for path, (old, new) in sorted(changes.items())),
+            {"before": f"zone base {before}\n", "after": f"zone base {after}\n"},
+        ]
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,135 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Module zone_exec: arguments and documentation, then one call into the library."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: zone_exec
+short_description: Run a command in the container of a zone
+version_added: 0.1.0
+description:
+  - Runs a command in the container of a running zone, over shared memory between host and zone. The zone needs no network for it.
+  - What the command prints is returned up to a limit, and is untrusted.
+options:
+  name:
+    description: The zone.
+    type: str
+    required: true
+  argv:
+    description: The command and its arguments. No shell is involved; name one if you want it.
+    type: list
+    elements: str
+    required: true
+  stdin:
+    description: What the command reads from standard input.
+    type: str
+  timeout:
+    description: Seconds for connecting and for the command.
+    type: float
+    default: 60
+  limit:
+    description: Bytes of standard output, and of standard error, that are returned.
+    type: int
+    default: 1048576
+  store:
+    description: The directory below which the host keeps kernels, images and zones.
+    type: path
+    default: /var/lib/ringfence
+author:
+  - the ringfence.zones authors (@ringfence)
+attributes:
+  check_mode:
+    description: Skips the command in check mode.
+    support: none
+  diff_mode:
+    description: Has nothing to show.
+    support: none
+  platform:
+    description: Where it runs.
+    support: full
+    platforms: debian
+extends_documentation_fragment:
+  - ansible.builtin.action_common_attributes
+"""
+
+EXAMPLES = r"""
+- name: Which kernel does the zone run
+  ringfence.zones.zone_exec:
+    name: web
+    argv: [uname, -r]
+  register: kernel
+  changed_when: false
+"""
+
+RETURN = r"""
+rc:
+  description: The command's exit status.
+  type: int
+  returned: always
+stdout:
+  description: What the command printed; bytes that are not UTF-8 are replaced.
+  type: str
+  returned: always
+stderr:
+  description: What the command printed as errors; bytes that are not UTF-8 are replaced.
+  type: str
+  returned: always
+truncated:
+  description: Whether it printed more than O(limit).
+  type: bool
+  returned: always
+"""
+
+from pathlib import Path
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ringfence.zones.plugins.module_utils import channel, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+
+def main() -> None:
+    """Run one command in one zone."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "argv": {"type": "list", "elements": "str", "required": True},
+            "stdin": {"type": "str"},
+            "timeout": {"type": "float", "default": 60},
+            "limit": {"type": "int", "default": 1048576},
+            "store": {"type": "path", "default": "/var/lib/ringfence"},
+        },
+    )
+    name = module.params["name"]
+    try:
+        domain_id = Hypervisor().zone_domain_id(name)
+        answer = channel.execute(
+            name,
+            domain_id,
+            zone_files.channel_key(Store(Path(module.params["store"]))),
+            module.params["argv"],
+            stdin=(module.params["stdin"] or "").encode(),
+            timeout=module.params["timeout"],
+            limit=module.params["limit"],
+        )
+    except RingfenceError as error:
+        module.fail_json(msg=str(error))
+    result = {
+        "changed": True,
+        "rc": answer.exit_status,
+        "stdout": answer.stdout.decode("utf-8", "replace"),
+        "stderr": answer.stderr.decode("utf-8", "replace"),
+        "truncated": answer.truncated,
+    }
+    if answer.exit_status != 0:
+        module.fail_json(msg=f"zone {name}: {module.params['argv'][0]} exited with {answer.exit_status}", **result)
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
