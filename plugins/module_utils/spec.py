@@ -26,10 +26,11 @@ MOST_CPUS = 64
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\x00]+")
-_SIZE = re.compile(r"(\d+)\s*(KiB|MiB|GiB|[kmg]b?)", re.IGNORECASE)
+_KERNEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
+_SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)", re.IGNORECASE)
 _UNITS = {"k": 1024, "m": MIB, "g": 1024 * MIB}
-_PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>\d+):(?P<zone>\d+)(?:/(?P<protocol>tcp|udp))?")
-_ON_FAILURE = re.compile(r"on-failure(:\d+)?")
+_PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>[0-9]{1,5}):(?P<zone>[0-9]{1,5})(?:/(?P<protocol>tcp|udp))?")
+_ON_FAILURE = re.compile(r"on-failure(:[0-9]{1,9})?")
 
 
 class Rejected(Exception):
@@ -72,13 +73,16 @@ def _name(value: Any) -> str:
     return value
 
 
+def _kernel(value: Any) -> str:
+    if not isinstance(value, str) or not _KERNEL_NAME.fullmatch(value):
+        raise Rejected("the name of a deployed kernel, 1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit")
+    return value
+
+
 def _image(value: Any) -> str:
     if not isinstance(value, str) or not value:
         raise Rejected("an image reference, for example registry.example/web@sha256:…, oci:/srv/web or oci-archive:/srv/web.tar")
-    try:
-        parse_reference(value)
-    except RingfenceError as error:
-        raise Rejected(str(error)) from error
+    parse_reference(value)
     return value
 
 
@@ -100,7 +104,7 @@ def _memory(value: Any) -> int:
 
 
 def _cpus(value: Any) -> int:
-    if isinstance(value, str) and value.isascii() and value.isdigit():
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value):  # What a template yields is a string.
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CPUS:
         raise Rejected(f"a whole number of virtual CPUs from 1 to {MOST_CPUS}")
@@ -130,7 +134,7 @@ def _environment(value: Any) -> dict[str, str]:
 
 
 def _ports(value: Any) -> tuple[Port, ...]:
-    accepted = "a list of 'HOST:ZONE' or 'HOST:ZONE/udp' with ports from 1 to 65535, for example ['8080:80']"
+    accepted = "a list of 'HOST:ZONE' or 'HOST:ZONE/udp' with ports from 1 to 65535, for example ['8080:80']; quote each"
     if not isinstance(value, list):
         raise Rejected(accepted)
     ports = []
@@ -170,7 +174,7 @@ FIELDS: dict[str, Field] = {
     "name": Field(_name, "identity", "Name of the zone and of its libvirt domain."),
     "state": Field(_choice("present", "absent"), "identity", "Whether the zone shall run, or not exist."),
     "image": Field(_image, "recreate", "OCI image, best by digest: C(docker://), C(oci:), C(oci-archive:), C(docker-archive:) or bare."),
-    "kernel": Field(_name, "restart", "Name of a deployed kernel. Default: the host's default kernel."),
+    "kernel": Field(_kernel, "restart", "Name of a deployed kernel. Default: the host's default kernel."),
     "virtualization": Field(_choice("auto", "pv", "pvh"), "restart", "C(auto) takes PVH where host and kernel can, else PV."),
     "memory": Field(_memory, "restart", "Memory of the virtual machine with its unit. Default: 128MiB."),
     "cpus": Field(_cpus, "restart", "Virtual CPUs. Default: 1."),
@@ -212,6 +216,8 @@ def _parse_zone(label: str, entry: dict[str, Any], problems: list[str]) -> list[
         elif value is not None:
             try:
                 values[key] = FIELDS[key].parse(value)
+            except RingfenceError as error:  # Of the image reference; it names field, value and what is accepted.
+                problems.append(f"{label}: {error}")
             except Rejected as rejected:
                 problems.append(f"{label}: {key}: {_shown(value)} is not accepted; accepted: {rejected}")
     if entry.get("name") is None:
@@ -230,11 +236,13 @@ def _conflicts(zones: list[Zone]) -> list[str]:
             problems.append(f"zone {zone.name}: name: declared twice; names are unique on a host")
         names.add(zone.name)
         for port in zone.ports if zone.state == "present" else ():
-            other = publishers.setdefault((port.host, port.protocol), zone.name)
-            if other != zone.name:
+            key = (port.host, port.protocol)
+            if key in publishers:
                 problems.append(
-                    f"zone {zone.name}: ports: {port} is not accepted; zone {other} publishes {port.host}/{port.protocol}; choose another"
+                    f"zone {zone.name}: ports: '{port}' is not accepted; zone {publishers[key]} publishes {port.host}/{port.protocol}; "
+                    "choose another"
                 )
+            publishers.setdefault(key, zone.name)
     return problems
 
 
