@@ -153,10 +153,9 @@ def _up(options: argparse.Namespace) -> int:
             host.start(progress)
         else:
             _create(host, options, progress)
-            host.start(progress)
-            if options.image is None:
-                # All lab images carry the same name.
-                host.wait(progress, f"echo {host.name} >/etc/hostname && hostname {host.name} && echo 127.0.1.1 {host.name} >>/etc/hosts")
+            # The lab's image has one name for all hosts; an image of the user's own is left as it is.
+            rename = f"echo {host.name} >/etc/hostname && hostname {host.name} && echo 127.0.1.1 {host.name} >>/etc/hosts"
+            host.start(progress, first=rename if options.image is None else "true")
     return 0
 
 

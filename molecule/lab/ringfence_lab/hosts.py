@@ -11,7 +11,7 @@ import re
 import shutil
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ _START_MIB = 3000
 _BOOT_SECONDS = 600
 _POWEROFF_SECONDS = 180
 _SAY_EVERY = 10.0
+_EMERGENCY = "You are in emergency mode"
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,10 @@ class Host:
         os.rename(unfinished, self.directory)
         self._write(Config(machine=machine, image=str(image), key=str(key)))
 
-    def start(self, progress: Progress, *, snapshot: str | None = None) -> None:
+    def start(self, progress: Progress, *, snapshot: str | None = None, first: str = "true") -> None:
         """Start QEMU, from power on or from ``snapshot``, and wait until ssh answers.
 
+        :param first: a command to run on the host as soon as that is possible after power on.
         :raises LabError: when a port is taken, space is short, QEMU fails, or ssh does not answer in time.
         """
         require([qemu.PROGRAM, "ssh"], {OVMF_CODE: "ovmf"})
@@ -158,7 +160,7 @@ class Host:
         log = self.directory / "qemu.log"
         run(qemu.command_line(config.machine, config.accelerator, paused=snapshot is not None), cwd=self.directory, log=log)
         if snapshot is None:
-            self.wait(progress)
+            self.wait(progress, lambda: first)
             return
         try:
             with self.qmp() as control:
@@ -168,23 +170,25 @@ class Host:
             self.cut_power()
             raise
         # The guest's clock stood still since the snapshot.
-        self.wait(progress, f"date --utc --set=@{time.time():.0f}")
+        self.wait(progress, lambda: f"date --utc --set=@{time.time():.0f}")
 
     def reconfigure(self, machine: Machine) -> None:
         """Keep ``machine`` for the next start."""
         self._write(replace(self.config, machine=machine))
 
-    def wait(self, progress: Progress, remote: str = "true") -> None:
-        """Wait until the command ``remote`` succeeds on the host over ssh.
+    def wait(self, progress: Progress, remote: Callable[[], str] = lambda: "true") -> None:
+        """Wait until the command that ``remote`` returns, asked anew at each attempt, succeeds on the host over ssh.
 
         :raises LabError: when QEMU ends or the time is over, with the last line of the console.
         """
         until = time.monotonic() + _BOOT_SECONDS
         say_at = time.monotonic() + _SAY_EVERY
         ssh = self.ssh
-        while not (ssh.server_speaks() and ssh.succeeds(remote)):
+        while not (ssh.server_speaks() and ssh.succeeds(remote())):
             if not self.running:
                 raise LabError(f"{self.name}: QEMU ended; see {self.directory / 'qemu.log'} and: console {self.name}")
+            if _EMERGENCY in self.console()[-4000:]:
+                raise LabError(f"{self.name} stopped in systemd's emergency mode; see: console {self.name}")
             if time.monotonic() > until:
                 raise LabError(
                     f"{self.name}: ssh does not answer after {_BOOT_SECONDS} s; last on the console: {last_line(self.console())}"

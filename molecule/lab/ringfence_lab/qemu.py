@@ -68,7 +68,8 @@ def command_line(machine: Machine, accelerator: str, *, paused: bool = False) ->
         "-no-user-config",
         *(["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", _TCG_CPU]),
         "-machine",
-        "q35",
+        # Devices nobody uses cost the guest drivers to load.
+        "q35,sata=off,smbus=off,i8042=off,vmport=off",
         "-smp",
         str(machine.cpus),
         "-m",
