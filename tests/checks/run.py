@@ -42,7 +42,7 @@ CHECKS = (
     Check("docs", "documentation", own("docs")),
     Check("lint", "ansible-lint", ("ansible-lint", "--nocolor")),
     Check("unit", "unit tests", ("pytest", "--color=no", "tests/unit")),
-    Check("lint", "mypy", ("mypy", f"{COLLECTION}/plugins", "examples/demo", "molecule", "tests", "conftest.py", "noxfile.py")),
+    Check("lint", "mypy", own("typed")),
     Check(
         "lint",
         "antsibull-nox",

@@ -20,7 +20,8 @@ BOOTSTRAP = """\
 import runpy, sys
 wheel = {wheel!r}
 sys.path.insert(0, wheel)
-sys.argv[1:] = ["install", *(argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel"))]
+options = [option for option in sys.argv[1:] if option.startswith("--") and option not in ("--no-setuptools", "--no-wheel")]
+sys.argv[1:] = ["install", *options, wheel]
 runpy.run_module("pip", run_name="__main__", alter_sys=True)
 """
 """Stands for the script that ansible-test would download from a server of its own: it installs pip out of pip's wheel."""
