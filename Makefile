@@ -75,6 +75,20 @@ test: venv $(IMPORTER)/.installed ## run every test
 	@$(MAKE) --no-print-directory integration
 	@$(MAKE) --no-print-directory molecule
 
+# --- the demo host, for developing ------------------------------------------------------------------------------------
+
+.PHONY: lab-up
+lab-up: deps ## start the demo host
+	@$(LAB) up demo
+
+.PHONY: lab-ssh
+lab-ssh: ## open a shell on the demo host
+	@$(LAB) ssh demo
+
+.PHONY: lab-down
+lab-down: ## power the demo host off
+	@$(LAB) down demo
+
 .PHONY: clean
 clean: ## end this checkout's lab hosts and delete build/ and .venv
 	@if [ -d build/lab ]; then $(LAB) destroy --all; fi
