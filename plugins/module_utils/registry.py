@@ -357,9 +357,10 @@ _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
         "access is refused; log in on the host (skopeo login), or check that the image exists",
     ),
     (
-        r"dial |no such host|i/o timeout|unreachable|connection re|deadline exceeded|EOF|no end after|pinging|StatusCode: 5|toomany",
+        r"dial |no such host|i/o timeout|unreachable|connection re|deadline exceeded|EOF|no end after|pinging"
+        r"|(StatusCode|HTTP status): 5|toomanyrequests",
         RegistryUnreachable,
-        "the registry cannot be reached; check its address, the network and the proxy",
+        "the registry gives no usable answer; check its address, the network and the proxy",
     ),
 )
 """What skopeo (1.9 to 1.18) says, why that is, and what to do; the first match counts."""

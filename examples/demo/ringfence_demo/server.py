@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 
@@ -38,35 +37,57 @@ def start(directory: Path, port: int) -> bool:
         "http": {"addr": f"127.0.0.1:{port}"},
     }
     (directory / "config.yml").write_text(json.dumps(configuration), encoding="utf-8")  # JSON is YAML
-    with open(directory / "registry.log", "wb") as log:
-        process = subprocess.Popen(
-            [_PROGRAM, "serve", str(directory / "config.yml")], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
+    pid = _spawn(directory)
+    started = _started(pid)
     deadline = time.monotonic() + _START_TIMEOUT
     while not _answers(port):
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
+        if _started(pid) != started or time.monotonic() > deadline:
+            _end(pid, started)
             said = (directory / "registry.log").read_text(encoding="utf-8", errors="replace").strip()[-1000:]
             raise RingfenceError(f"{_PROGRAM} does not come up on port {port}: {said or 'no output'}")
         time.sleep(0.05)
-    _state(directory).write_text(json.dumps({"pid": process.pid, "started": _started(process.pid), "port": port}), encoding="utf-8")
+    _state(directory).write_text(json.dumps({"pid": pid, "started": started, "port": port}), encoding="utf-8")
     return True
 
 
 def stop(directory: Path) -> bool:
     """End the registry that :func:`start` started there; ``False`` if there is none. No other process is touched."""
     state = _read_state(directory)
-    pid = int(state.get("pid", 0))
-    running = pid > 0 and _started(pid) == state["started"]
-    if running:
-        os.kill(pid, signal.SIGTERM)
-        deadline = time.monotonic() + _STOP_TIMEOUT
-        while _started(pid) == state["started"]:
-            if time.monotonic() > deadline:
-                os.kill(pid, signal.SIGKILL)
-            time.sleep(0.05)
+    stopped = bool(state) and _end(state["pid"], state["started"])
     _state(directory).unlink(missing_ok=True)
-    return running
+    return stopped
+
+
+def _spawn(directory: Path) -> int:
+    """Start the program so that it outlives this one, and return its process id."""
+    log = os.open(directory / "registry.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+    try:
+        return os.posix_spawnp(
+            _PROGRAM,
+            [_PROGRAM, "serve", str(directory / "config.yml")],
+            os.environ,
+            setsid=True,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+        )
+    finally:
+        os.close(log)
+
+
+def _end(pid: int, started: int) -> bool:
+    """End the process with this id and start; ``False`` if it has ended."""
+    if _started(pid) != started:
+        return False
+    os.kill(pid, signal.SIGTERM)
+    deadline = time.monotonic() + _STOP_TIMEOUT
+    while _started(pid) == started:
+        if time.monotonic() > deadline:
+            os.kill(pid, signal.SIGKILL)
+        time.sleep(0.05)
+    return True
 
 
 def _running(directory: Path, port: int) -> bool:
