@@ -1,0 +1,125 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Libvirt domain of a zone: XML from a definition, and the definition back from the XML's metadata. Pure.
+
+Source of the rules: libvirt's domain XML format and its Xen driver (libxl).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.network import address, interface, mac
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port, Zone
+
+NAMESPACE = "urn:ringfence:zone:1"
+VIF_SCRIPT = "/usr/lib/ringfence/vif"
+
+_COMMAND_LINE = (
+    "console=hvc0 quiet loglevel=4 panic=1 "
+    # One queue, no persistent grants: they would cost a small zone several MiB.
+    "xen_blkfront.feature_persistent=0 xen_blkfront.max_queues=1 xen_netfront.max_queues=1"
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Definition:
+    """A declared zone with every name resolved: what the host defines, and later finds again in the domain's metadata.
+
+    ``image``, ``kernel`` and ``runtime`` are digests ``sha256:HEX``; ``mode`` is ``pv`` or ``pvh``; ``index`` is the network index.
+    """
+
+    zone: Zone
+    image: str
+    kernel: str
+    mode: str
+    runtime: str
+    index: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Files:
+    """What a zone boots from, on the host. ``disks`` are (path, writable), in the order xvda, xvdb, …"""
+
+    kernel: Path
+    initrd: Path
+    disks: tuple[tuple[Path, bool], ...]
+
+
+def metadata(definition: Definition) -> str:
+    """The definition as the text of the metadata element."""
+    return json.dumps(dataclasses.asdict(definition), sort_keys=True, separators=(",", ":"))
+
+
+def parse_metadata(text: str) -> Definition:
+    """Read the metadata element's text back.
+
+    :raises ValueError: when it is not what :func:`metadata` writes.
+    """
+    try:
+        values: dict[str, Any] = json.loads(text)
+        zone = dict(values.pop("zone"))
+        for name in ("entrypoint", "command"):
+            if zone[name] is not None:
+                zone[name] = tuple(zone[name])
+        zone["ports"] = tuple(Port(**port) for port in zone["ports"])
+        return Definition(zone=Zone(**zone), **values)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"not a zone's metadata: {error}") from error
+
+
+def domain_xml(definition: Definition, files: Files, uuid: str | None = None) -> str:
+    """The domain that libvirt shall define.
+
+    :param uuid: the UUID of the domain that is replaced, if there is one.
+    """
+    zone = definition.zone
+    domain = ET.Element("domain", type="xen")
+    _text(domain, "name", zone.name)
+    if uuid:
+        _text(domain, "uuid", uuid)
+    ET.register_namespace("ringfence", NAMESPACE)
+    _text(ET.SubElement(domain, "metadata"), f"{{{NAMESPACE}}}zone", metadata(definition))
+    _text(domain, "memory", str(zone.memory), unit="MiB")
+    _text(domain, "currentMemory", str(zone.memory), unit="MiB")  # Equal: PVH has no populate-on-demand.
+    _text(domain, "vcpu", str(zone.cpus))
+    system = ET.SubElement(domain, "os")
+    kind, machine = ("linux", "xenpv") if definition.mode == "pv" else ("xenpvh", "xenpvh")
+    _text(system, "type", kind, arch="x86_64", machine=machine)
+    _text(system, "kernel", str(files.kernel))
+    _text(system, "initrd", str(files.initrd))
+    _text(system, "cmdline", _COMMAND_LINE)
+    restarts = zone.restart != "no"
+    _text(domain, "on_poweroff", "destroy")
+    _text(domain, "on_reboot", "restart" if restarts else "destroy")
+    _text(domain, "on_crash", "restart" if restarts else "destroy")
+    devices = ET.SubElement(domain, "devices")
+    for position, (path, writable) in enumerate(files.disks):
+        disk = ET.SubElement(devices, "disk", type="file", device="disk")
+        ET.SubElement(disk, "driver", name="phy", type="raw")
+        ET.SubElement(disk, "source", file=str(path))
+        ET.SubElement(disk, "target", dev=f"xvd{chr(ord('a') + position)}", bus="xen")
+        if not writable:
+            ET.SubElement(disk, "readonly")
+    link = ET.SubElement(devices, "interface", type="ethernet")
+    ET.SubElement(link, "mac", address=mac(definition.index))
+    ET.SubElement(link, "ip", address=address(definition.index), family="ipv4")
+    ET.SubElement(link, "target", dev=interface(definition.index))
+    ET.SubElement(link, "script", path=VIF_SCRIPT)
+    console = ET.SubElement(devices, "console", type="pty")
+    ET.SubElement(console, "target", type="xen", port="0")
+    return ET.tostring(domain, encoding="unicode")
+
+
+def starts_with_host(zone: Zone) -> bool:
+    """Whether the zone starts when the host does, as Docker decides it from the restart policy."""
+    return zone.restart in ("always", "unless-stopped")
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

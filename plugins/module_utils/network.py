@@ -1,0 +1,122 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Addresses, links and nftables rules of a host's zones. Pure text; nothing here runs a command.
+
+Each zone has a routed point-to-point link of its own: no bridge, so no layer 2 is shared. The zone with index N has the
+address ``198.18.0.0 + N``, the interface ``rzN`` on the host, and ``169.254.1.1`` on the host's side of the link as its
+gateway. The range is that of RFC 2544, which no site routes; a zone's address never leaves its host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
+
+GATEWAY = "169.254.1.1"
+_RANGE = ipaddress.IPv4Network("198.18.0.0/16")
+_LAST_INDEX = 9999
+
+
+def address(index: int) -> str:
+    """The IPv4 address of the zone with this index."""
+    return str(_RANGE.network_address + index)
+
+
+def interface(index: int) -> str:
+    """The zone's network interface on the host."""
+    return f"rz{index}"
+
+
+def mac(index: int) -> str:
+    """The zone's MAC address, in Xen's own range 00:16:3e."""
+    return f"00:16:3e:00:{index >> 8:02x}:{index & 0xFF:02x}"
+
+
+def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
+    """Give each zone an index: the one it has, else the lowest free one, in the order of names.
+
+    :param taken: the indices of all zones that exist on the host.
+    """
+    used = set(taken.values())
+    free = (index for index in range(1, _LAST_INDEX + 1) if index not in used)
+    result: dict[str, int] = {}
+    for name in sorted(names):
+        index = taken[name] if name in taken else next(free, None)
+        if index is None:
+            raise RingfenceError(f"zone {name}: no free address in {_RANGE}; a host has at most {_LAST_INDEX} zones")
+        result[name] = index
+    return result
+
+
+def ruleset(published: Mapping[int, Iterable[Port]]) -> str:
+    """The nftables table ``inet ringfence`` as one transaction that replaces it. No other table is touched.
+
+    Closed unless published: between zones, from a zone to the host, and from a zone to the network.
+
+    :param published: the published ports by the index of their zone, for every zone of the host.
+    """
+    maps = {
+        protocol: ", ".join(
+            f"{port.host} : {address(index)} . {port.zone}"
+            for index, ports in sorted(published.items())
+            for port in sorted(ports)
+            if port.protocol == protocol
+        )
+        for protocol in ("tcp", "udp")
+    }
+    lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
+    for protocol, elements in maps.items():
+        lines.append(f"\tmap published_{protocol} {{")
+        lines.append("\t\ttype inet_service : ipv4_addr . inet_service")
+        if elements:
+            lines.append(f"\t\telements = {{ {elements} }}")
+        lines.append("\t}")
+    sources = ", ".join(f'"{interface(index)}" . {address(index)}' for index in sorted(published))
+    lines += [
+        "\tset sources {",
+        "\t\ttype ifname . ipv4_addr",
+        *([f"\t\telements = {{ {sources} }}"] if sources else []),
+        "\t}",
+        *_CHAINS,
+        "}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+_CHAINS = """\
+	chain spoofed {
+		# Before anything else looks at a packet of a zone: its source must be the zone's own address.
+		type filter hook prerouting priority raw; policy accept;
+		iifname "rz*" meta nfproto ipv6 drop
+		iifname "rz*" iifname . ip saddr != @sources drop
+	}
+	chain published_from_outside {
+		type nat hook prerouting priority dstnat; policy accept;
+		iifname "rz*" accept
+		meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
+		meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
+	}
+	chain published_from_the_host {
+		# The priority dstnat by number: Debian 12 refuses the name in this hook.
+		type nat hook output priority -100; policy accept;
+		ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
+		ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
+	}
+	chain forward {
+		type filter hook forward priority filter; policy accept;
+		iifname != "rz*" oifname != "rz*" accept
+		ct state established,related accept
+		oifname "rz*" iifname != "rz*" ct status dnat accept
+		drop
+	}
+	chain input {
+		type filter hook input priority filter; policy accept;
+		iifname != "rz*" accept
+		ct state established,related accept
+		drop
+	}""".split("\n")

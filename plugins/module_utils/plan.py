@@ -1,0 +1,120 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps lead from what a host runs to what is declared. Pure.
+
+The order of the steps is that in which they are applied: first what ends, then what begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS
+
+REMOVE = "remove"
+CREATE = "create"
+RECREATE = "recreate"
+RESTART = "restart"
+START = "start"
+LIVE = "live"
+KEEP = "keep"
+
+_ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
+_WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
+
+
+@dataclasses.dataclass(frozen=True)
+class Observed:
+    """A zone as the host has it. ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there."""
+
+    name: str
+    definition: Definition | None
+    active: bool
+    whole: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What happens to one zone, and why: ``reasons`` are lines such as ``memory 128 → 256``."""
+
+    name: str
+    action: str
+    reasons: tuple[str, ...] = ()
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    definition: Definition | None = None
+
+    @property
+    def changes(self) -> bool:
+        """Whether the host is changed by it."""
+        return self.action != KEEP
+
+
+def fields(definition: Definition) -> dict[str, Any]:
+    """A definition as the operator's fields, with what each name was resolved to."""
+    zone = dataclasses.asdict(definition.zone)
+    del zone["state"]
+    return {
+        **zone,
+        "image": definition.image,
+        "kernel": definition.kernel,
+        "virtualization": definition.mode,
+        "ports": [str(port) for port in definition.zone.ports],
+    }
+
+
+def plan(declared: Sequence[Definition], removed: Collection[str], observed: Mapping[str, Observed]) -> list[Step]:
+    """The steps for a host.
+
+    :param declared: what shall run.
+    :param removed: names that shall not exist.
+    :param observed: every zone of ours that the host has, by name.
+    """
+    steps = [_step(definition, observed.get(definition.zone.name)) for definition in declared]
+    for name in removed:
+        zone = observed.get(name)
+        if zone:
+            before = fields(zone.definition) if zone.definition else {"name": name}
+            steps.append(Step(name, REMOVE, ("shall not exist",), before=before))
+        else:
+            steps.append(Step(name, KEEP))
+    return sorted(steps, key=lambda step: (_ORDER.index(step.action), step.name))
+
+
+def _step(definition: Definition, observed: Observed | None) -> Step:
+    name, after = definition.zone.name, fields(definition)
+    if observed is None:
+        return Step(name, CREATE, ("does not exist",), None, after, definition)
+    if observed.definition is None:
+        return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
+    before = fields(observed.definition)
+    reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
+    actions = {_WEIGHT[FIELDS[key].change] for key in reasons}
+    told = tuple(reasons.values())
+    if not observed.whole:
+        return Step(name, RECREATE, (*told, "files of it are missing"), before, after, definition)
+    action = next((action for action in (RECREATE, RESTART) if action in actions), None)
+    if action:
+        return Step(name, action, told, before, after, definition)
+    if not observed.active:
+        return Step(name, START, (*told, "is not running"), before, after, definition)
+    # A newer runtime alone is no reason to restart a zone: it keeps the base that it was started with.
+    definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
+    return Step(name, LIVE if actions else KEEP, told, before, after, definition)
+
+
+def _reason(key: str, before: Any, after: Any) -> str:
+    if key == "environment":  # The values are often secrets.
+        return f"{key} {', '.join(name for name in sorted({**before, **after}) if before.get(name) != after.get(name))}"
+    return f"{key} {_shown(before)} → {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    if text.startswith("sha256:"):
+        return text[:19] + "…"
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,105 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The content-addressed store of a host: finished directories appear at once and whole, or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+ROOT = Path("/var/lib/ringfence")
+"""Everything the collection keeps on a host, but for its units and rules."""
+
+
+class Store:
+    """``images/``, ``kernels/``, ``zones/``, ``volumes/`` below one root, and ``tmp/`` for what is not finished.
+
+    An entry of ``images/`` and ``kernels/`` is a directory named after the hex part of the manifest's sha256 digest. It is
+    written below ``tmp/`` of the same file system, synced, and renamed into place, so an entry that exists is complete.
+    """
+
+    def __init__(self, root: Path = ROOT) -> None:
+        self.root = root
+        self.images = root / "images"
+        self.kernels = root / "kernels"
+        self.zones = root / "zones"
+        self.volumes = root / "volumes"
+        self.tmp = root / "tmp"
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Hold the store for one writer, and clear what an earlier, killed writer left in ``tmp/``.
+
+        :raises RingfenceError: when another run holds it.
+        """
+        self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with open(self.root / "lock", "w", encoding="ascii") as handle:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise RingfenceError(
+                    f"another converge of this host is running (it holds {self.root / 'lock'}); run again when it has ended"
+                ) from error
+            shutil.rmtree(self.tmp, ignore_errors=True)
+            yield
+
+    @contextlib.contextmanager
+    def workspace(self) -> Iterator[Path]:
+        """A private directory on the store's file system, gone afterwards."""
+        self.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(dir=self.tmp))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def publish(self, target: Path, build: Callable[[Path], None]) -> Path:
+        """Make ``target``, a directory of the store, by ``build(directory)``; a ``target`` that exists is left as it is."""
+        if target.is_dir():
+            return target
+        with self.workspace() as workspace:
+            building = workspace / "entry"
+            building.mkdir(mode=0o700)
+            build(building)
+            for path in (*building.rglob("*"), building):
+                if not path.is_symlink():
+                    _sync(path)
+            target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            os.rename(building, target)
+            _sync(target.parent)
+        return target
+
+
+def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
+    """Replace ``path`` so that a reader, or a power cut, sees the old content or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as handle:
+            os.fchmod(descriptor, mode)
+            handle.write(content)
+            handle.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
