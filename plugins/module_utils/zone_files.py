@@ -17,15 +17,18 @@ import shutil
 import stat
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, build_initrd, cpio_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
+from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config, word
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
 STOP_GRACE = 10
@@ -65,6 +68,14 @@ def whole(store: Store, name: str) -> bool:
     """Whether a zone's own files are there."""
     own = directory(store, name)
     return (own / "initrd").is_file() and (own / "writable.img").is_file()
+
+
+def container(zone: Zone, image: Image) -> dict[str, Any]:
+    """The runtime configuration of a zone's container.
+
+    :raises RingfenceError: when the image and the declaration do not make one.
+    """
+    return runtime_config(zone, _described(image), image.passwd, image.group)
 
 
 def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime) -> None:
@@ -117,7 +128,6 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
     needs = {"xen_blkfront", "xen_netfront", "overlay", "ext4", image.filesystem, runtime.filesystem}
     channel = {"xen_gntalloc", "xen_gntdev", "xen_evtchn"}
     common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, kernel.load_order(needs | channel))
-    config = runtime_config(definition.zone, image.config.get("config") or {}, image.passwd, image.group)
     name, _, limit = definition.zone.restart.partition(":")
     settings = {
         "BASE_FILESYSTEM": runtime.filesystem,
@@ -126,14 +136,14 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
         "GATEWAY": network.GATEWAY,
         "RESTART": name,
         "RESTART_LIMIT": limit or "0",
-        "STOP_SIGNAL": (image.config.get("config") or {}).get("StopSignal") or "TERM",
+        "STOP_SIGNAL": word(_described(image), "StopSignal") or "TERM",
         "STOP_GRACE": str(STOP_GRACE),
         "RECORD_BLOCK": str(_WRITABLE_BLOCKS),
     }
     zone = definition.zone.name
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
-        "config.json": json.dumps(config).encode(),
+        "config.json": json.dumps(container(definition.zone, image)).encode(),
         "authorized_keys": _authorized_keys(store),
         "etc/hostname": f"{zone}\n".encode(),
         "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{settings['ADDRESS']}\t{zone}\n".encode(),
@@ -144,6 +154,13 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
     own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc")]
     own += [Entry("zone", stat.S_IFDIR | 0o700)]
     return common + cpio_archive(own)
+
+
+def _described(image: Image) -> dict[str, Any]:
+    described = image.config.get("config") or {}
+    if not isinstance(described, dict):
+        raise RingfenceError(f"image: config of its configuration is {str(described)[:80]!r}; it has to be an object")
+    return described
 
 
 def channel_key(store: Store) -> Path:
