@@ -92,7 +92,7 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -
     if not arguments:
         raise RingfenceError("command: the image names no command to run; declare command or entrypoint")
     environment = {"PATH": _PATH, "HOSTNAME": zone.name}
-    environment.update(entry.split("=", 1) for entry in _words(image, "Env") if "=" in entry)
+    environment.update(entry.partition("=")[::2] for entry in _words(image, "Env") if "=" in entry)
     environment.update(zone.environment)
     user = resolve_user(word(image, "User"), passwd, group)
     environment.setdefault("HOME", _home(user["uid"], passwd))

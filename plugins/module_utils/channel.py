@@ -1,0 +1,120 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The way into a zone: ssh over vchan, a ring of memory shared with the host. No network is involved, and no QEMU.
+
+Xen itself vouches for the peer, because the ring belongs to a domain number; so ssh checks no host key. What comes back is the
+zone's, and hostile until bounded: at most ``limit`` bytes of each stream are kept.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import select
+import selectors
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+
+CONTAINER = "app"
+"""Name under which a zone's init runs the container."""
+
+_STARTED = b"+"
+"""What the zone prints before it runs the command. Without it, ssh's exit status 255 could not be told from the command's."""
+_RETRY_PAUSE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """What a command in a zone returned. ``truncated`` if it printed more than was kept."""
+
+    exit_status: int
+    stdout: bytes
+    stderr: bytes
+    truncated: bool
+
+
+def execute(
+    zone: str, domain_id: int, key: Path, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, limit: int = 1 << 20
+) -> Answer:
+    """Run ``argv`` in the zone's container.
+
+    :param key: the private key that the zone lets in.
+    :param timeout: seconds for all of it, connecting included: a zone serves one connection at a time.
+    :param limit: bytes of each stream that are kept.
+    :raises RingfenceError: when the zone does not answer, or the command does not end in time.
+    """
+    deadline = time.monotonic() + timeout
+    while True:
+        answer = _execute_once(zone, domain_id, key, argv, stdin, deadline, limit)
+        if answer.stdout.startswith(_STARTED):
+            return dataclasses.replace(answer, stdout=answer.stdout.removeprefix(_STARTED))
+        if time.monotonic() + _RETRY_PAUSE >= deadline:
+            said = ascii(answer.stderr.decode("utf-8", "replace").strip()[-200:])[1:-1]
+            raise RingfenceError(f"zone {zone}: its channel did not answer within {timeout:g} s: {said or 'no message'}")
+        time.sleep(_RETRY_PAUSE)
+
+
+def _execute_once(zone: str, domain_id: int, key: Path, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
+    command = [
+        "ssh", "-T", "-q", "-F", "none", "-i", str(key),
+        "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        "-o", f"ProxyCommand={_proxy()} --mode=client {domain_id} /local/domain/{domain_id}/data/vchan -",
+        f"root@{zone}", f"printf {_STARTED.decode()}; exec {shlex.join(['crun', 'exec', CONTAINER, *argv])}",
+    ]  # fmt: skip
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            kept, truncated = _communicate(process, stdin, deadline, (limit + len(_STARTED), limit))
+            # A zone may end both streams and keep the connection.
+            process.wait(max(0, deadline - time.monotonic()))
+        except (TimeoutError, subprocess.TimeoutExpired):
+            process.kill()
+            raise RingfenceError(f"zone {zone}: {shlex.join(argv)} did not end in time, and was given up") from None
+    return Answer(process.returncode, kept[0], kept[1], truncated)
+
+
+def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limits: tuple[int, int]) -> tuple[list[bytes], bool]:
+    """Feed and drain a process; keep at most ``limits`` bytes of its output and of its errors, and read the rest away."""
+    kept, truncated, unsent = [bytearray(), bytearray()], False, memoryview(stdin)
+    with selectors.DefaultSelector() as selector:
+        for number, stream in enumerate((process.stdout, process.stderr)):
+            selector.register(stream, selectors.EVENT_READ, number)  # type: ignore[arg-type]
+        writer = process.stdin
+        if writer is not None:
+            selector.register(writer, selectors.EVENT_WRITE)
+        while selector.get_map():
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimeoutError
+            for ready, _events in selector.select(left):
+                if ready.data is None and writer is not None:
+                    try:
+                        # A pipe that is ready takes this much; more could block.
+                        unsent = unsent[writer.raw.write(unsent[: select.PIPE_BUF]) :] if unsent else unsent  # type: ignore[attr-defined]
+                    except BrokenPipeError:
+                        unsent = unsent[:0]
+                    if not unsent:
+                        selector.unregister(writer)
+                        writer.close()
+                    continue
+                chunk = ready.fileobj.read1(65536)  # type: ignore[union-attr]
+                if not chunk:
+                    selector.unregister(ready.fileobj)
+                    continue
+                room = limits[ready.data] - len(kept[ready.data])
+                truncated = truncated or len(chunk) > room
+                kept[ready.data] += chunk[: max(room, 0)]
+    return [bytes(stream) for stream in kept], truncated
+
+
+def _proxy() -> str:
+    name = "vchan-socket-proxy"
+    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)), None)
+    if not found:
+        raise RingfenceError(f"{name} is not installed on this host (package xen-utils); apply the role ringfence.zones.host")
+    return found
