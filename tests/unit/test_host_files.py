@@ -1,0 +1,115 @@
+"""Tests of the module_utils ``host_files``, in a directory that stands for the root of the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import host_files
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
+from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile, outdated, write
+
+PROGRAM = HostFile("/usr/lib/ringfence/vif", "#!/bin/sh\n", executable=True)
+UNIT = HostFile("/etc/systemd/system/ringfence-network.service", "[Service]\n[Install]\n")
+PART = HostFile("/etc/systemd/system/other.service.d/ringfence.conf", "[Service]\n")
+MODULES = HostFile("/etc/modules-load.d/ringfence.conf", "xen-gntdev\n")
+SYSCTL = HostFile("/etc/sysctl.d/ringfence.conf", "net.ipv4.ip_forward = 1\n")
+RULES = HostFile("/etc/udev/rules.d/ringfence.rules", "# rules\n")
+ALL = (UNIT, RULES, PART, SYSCTL, MODULES, PROGRAM)
+
+
+class Host:
+    """The root of a host, and the commands that were run on it."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.commands: list[str] = []
+
+    def path(self, path: str) -> Path:
+        return self.root / path.removeprefix("/")
+
+    def run(self, argv: Sequence[str]) -> bytes:
+        self.commands.append(" ".join(argv))
+        return b""
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """An empty host."""
+    made = Host(tmp_path)
+    monkeypatch.setattr(host_files, "Path", made.path)
+    monkeypatch.setattr(host_files, "run", made.run)
+    return made
+
+
+def test_files_are_written_with_their_mode_and_content(host: Host) -> None:
+    write(ALL)
+    for file in ALL:
+        assert host.path(file.path).read_text() == file.content
+        assert host.path(file.path).stat().st_mode & 0o777 == (0o755 if file is PROGRAM else 0o644)
+
+
+def test_what_is_written_takes_effect_in_order(host: Host) -> None:
+    write(ALL)
+    assert host.commands == [
+        "systemctl restart systemd-modules-load.service",
+        "systemctl restart systemd-sysctl.service",
+        "udevadm control --reload",
+        "systemctl daemon-reload",
+        "systemctl enable --now ringfence-network.service",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "commands"),
+    [
+        (PROGRAM, []),
+        (RULES, ["udevadm control --reload"]),
+        (PART, ["systemctl daemon-reload"]),
+        (UNIT, ["systemctl daemon-reload", "systemctl enable --now ringfence-network.service"]),
+    ],
+)
+def test_only_what_has_changed_is_written_and_activated(host: Host, file: HostFile, commands: list[str]) -> None:
+    write(ALL)
+    host.commands.clear()
+    before = {each.path: host.path(each.path).stat().st_ino for each in ALL}
+    host.path(file.path).write_text("other")
+    write(ALL)
+    assert host.commands == commands
+    assert [path for path, inode in before.items() if host.path(path).stat().st_ino != inode] == [file.path]
+
+
+def test_files_that_are_as_declared_are_not_outdated(host: Host) -> None:
+    assert outdated(ALL) == {file.path: ("", file.content) for file in ALL}
+    write(ALL)
+    host.commands.clear()
+    assert outdated(ALL) == {}
+    write(ALL)
+    assert host.commands == []
+
+
+def test_another_content_or_mode_is_told_and_mended(host: Host) -> None:
+    write(ALL)
+    host.path(UNIT.path).write_bytes(b"\xff\n")
+    host.path(PROGRAM.path).chmod(0o644)
+    assert outdated(ALL) == {UNIT.path: ("\ufffd\n", UNIT.content), PROGRAM.path: (PROGRAM.content, PROGRAM.content)}
+    write(ALL)
+    assert outdated(ALL) == {}
+
+
+def test_looking_changes_nothing(host: Host) -> None:
+    outdated(ALL)
+    assert list(host.root.iterdir()) == []
+    assert host.commands == []
+
+
+def test_a_command_that_fails_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: Sequence[str]) -> bytes:
+        raise CommandFailed(f"{argv[0]} failed with exit status 1: no such module")
+
+    assert host.commands == []
+    monkeypatch.setattr(host_files, "run", fail)
+    with pytest.raises(CommandFailed, match="no such module"):
+        write([MODULES])
