@@ -23,11 +23,7 @@ def partition_table() -> str:
     """The input of sfdisk: a GPT with an EFI system partition and a root partition."""
     total = _SIZE_GIB * 2**30 // _SECTOR
     root_sectors = total - _ROOT_START - _END_RESERVE
-    return (
-        "label: gpt\n"
-        f"start={_ESP_START}, size={_ESP_SECTORS}, type=uefi\n"
-        f"start={_ROOT_START}, size={root_sectors}, type=linux\n"
-    )
+    return f"label: gpt\nstart={_ESP_START}, size={_ESP_SECTORS}, type=uefi\nstart={_ROOT_START}, size={root_sectors}, type=linux\n"
 
 
 def make_disk(root_archive: Path, disk: Path, work: Path) -> None:

@@ -204,8 +204,9 @@ class Host:
 
         :raises LabError: when it does not run.
         """
+        name = self.config.machine.name
         if not self.running:
-            raise LabError(f"{self.name} is not running; start it with: up {self.name}")
+            raise LabError(f"{name} is not running; start it with: up {name}")
         return Qmp(self.directory)
 
     def save_snapshot(self, tag: str) -> None:

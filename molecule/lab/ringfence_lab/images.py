@@ -152,7 +152,7 @@ def _compose(suite: str, public_key: str, image: Path, progress: Progress) -> No
                 f"--setup-hook=tar-in {overlay} /",
                 # The package lists stay, as after an installation: the first apt-get update then has little to fetch.
                 "--skip=cleanup/apt/lists",
-                f"--customize-hook={IMAGE_FILES / 'customize.sh'} \"$1\" {disk.ROOT_UUID}",
+                f'--customize-hook={IMAGE_FILES / "customize.sh"} "$1" {disk.ROOT_UUID}',
                 suite,
                 str(archive),
                 *sources(suite),

@@ -22,9 +22,10 @@ def runs_with(pid: int, word: str, proc: Path = Path("/proc")) -> bool:
 def read_pid(pid_file: Path) -> int | None:
     """The process id in ``pid_file``, or ``None`` when there is none."""
     try:
-        return int(pid_file.read_text())
+        pid = int(pid_file.read_text())
     except (OSError, ValueError):
         return None
+    return pid if pid > 0 else None
 
 
 @contextlib.contextmanager
