@@ -17,9 +17,9 @@ def as_imported(path: Path) -> str:
 
 
 def runs(paths: list[Path]) -> list[list[str]]:
-    """Return the files of each run of mypy: all together, but one run for each further ``__main__``, as they share that name."""
+    """Return the files of each run of mypy: one run for each ``__main__``, as they share that name, then all others."""
     programs = [path for path in paths if path.name == "__main__.py"]
-    return [[as_imported(path) for path in paths if path not in programs], *([str(path)] for path in programs)]
+    return [*([str(path)] for path in programs), [as_imported(path) for path in paths if path not in programs]]
 
 
 def main() -> int:

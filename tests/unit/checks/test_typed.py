@@ -10,7 +10,7 @@ from typed import runs
 def test_programs_of_the_same_name_are_checked_apart() -> None:
     paths = [Path("a/__main__.py"), Path("b/__main__.py"), Path("tests/x.py"), Path("plugins/modules/zones.py")]
     assert runs(paths) == [
-        ["tests/x.py", "build/ansible_collections/ringfence/zones/plugins/modules/zones.py"],
         ["a/__main__.py"],
         ["b/__main__.py"],
+        ["tests/x.py", "build/ansible_collections/ringfence/zones/plugins/modules/zones.py"],
     ]
