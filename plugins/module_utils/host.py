@@ -1,0 +1,28 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Facts of the host that decisions need, read from the kernel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+_LISTEN = "0A"
+_UNCONNECTED = "07"
+
+
+def listening_ports() -> set[tuple[int, str]]:
+    """Ports on which a program of the host listens, as (number, ``tcp`` or ``udp``)."""
+    ports = set()
+    for protocol, state in (("tcp", _LISTEN), ("udp", _UNCONNECTED)):
+        for suffix in ("", "6"):
+            path = Path("/proc/net") / f"{protocol}{suffix}"
+            if path.exists():
+                ports |= {(number, protocol) for number in _local_ports(path.read_text(encoding="ascii"), state)}
+    return ports
+
+
+def _local_ports(table: str, state: str) -> set[int]:
+    """The local ports in one of /proc/net's socket tables (proc(5)), of sockets in ``state``."""
+    rows = (line.split() for line in table.splitlines()[1:])
+    return {int(row[1].rsplit(":", 1)[1], 16) for row in rows if len(row) > 3 and row[3] == state}

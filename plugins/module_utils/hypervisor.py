@@ -1,0 +1,166 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The only room that talks to libvirt: what runs on this host, and the few things that are done to it."""
+
+from __future__ import annotations
+
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+
+try:
+    import libvirt
+
+    LIBVIRT_ERROR = None
+except ImportError as import_error:
+    LIBVIRT_ERROR = import_error
+
+URI = "xen:///system"
+_LIBXL_LOG = Path("/var/log/libvirt/libxl/libxl-driver.log")
+_KEPT_OF_LOG = 1500
+"""Bytes of libxl's log that go into an error."""
+
+
+def booted_into_xen() -> bool:
+    """Whether this system is the control domain of a Xen host now."""
+    try:
+        return "control_d" in Path("/proc/xen/capabilities").read_text(encoding="ascii")
+    except OSError:
+        return False
+
+
+class Hypervisor:
+    """One connection to libvirt. Domains without our metadata are foreign, and never touched."""
+
+    def __init__(self, uri: str = URI) -> None:
+        """:raises RingfenceError: when there is no libvirt, or it does not drive Xen."""
+        self._modes: tuple[str, ...] | None = None
+        if LIBVIRT_ERROR:
+            raise RingfenceError("python3-libvirt is not installed on this host; apply the role ringfence.zones.host")
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        if uri == URI and not booted_into_xen():
+            raise RingfenceError("this host is not booted into Xen (see /proc/xen/capabilities); apply the role ringfence.zones.host")
+        try:
+            self._connection = libvirt.open(uri)
+        except libvirt.libvirtError as error:
+            raise RingfenceError(
+                f"libvirt does not answer at {uri}: {error.get_error_message()}; see `systemctl status libvirtd` and start it"
+            ) from error
+
+    def observe(self) -> tuple[dict[str, Observed], set[str]]:
+        """The zones of ours by name, and the names of all other domains."""
+        zones: dict[str, Observed] = {}
+        foreign: set[str] = set()
+        for domain in self._connection.listAllDomains():
+            name = domain.name()
+            try:
+                element = ET.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
+            except libvirt.libvirtError:
+                foreign.add(name)
+                continue
+            try:
+                definition = parse_metadata(element.text or "")
+            except ValueError:
+                definition = None
+            zones[name] = Observed(name, definition, bool(domain.isActive()))
+        return zones, foreign
+
+    def modes(self) -> tuple[str, ...]:
+        """The kinds of guest that this host can run, of ``pv`` and ``pvh``."""
+        if self._modes is None:
+            capabilities = ET.fromstring(self._connection.getCapabilities())
+            machines = {machine.text for machine in capabilities.iterfind("guest/arch/machine")}
+            self._modes = tuple(mode for mode in ("pv", "pvh") if f"xen{mode}" in machines)
+        return self._modes
+
+    def free_memory(self) -> int:
+        """MiB that the hypervisor can give to new domains."""
+        return int(self._connection.getFreeMemory() // (1024 * 1024))
+
+    def domain_id(self, name: str) -> int | None:
+        """Xen's number of a running domain, ``None`` if it does not run."""
+        domain = self._domain(name)
+        return domain.ID() if domain is not None and domain.isActive() else None
+
+    def zone_domain_id(self, name: str) -> int:
+        """Xen's number of a running zone of ours.
+
+        :raises RingfenceError: when there is no such zone, or it does not run.
+        """
+        zones, _foreign = self.observe()
+        if name not in zones:
+            raise RingfenceError(f"zone {name}: not on this host; its zones are: {', '.join(sorted(zones)) or 'none'}")
+        number = self.domain_id(name)
+        if number is None:
+            raise RingfenceError(f"zone {name}: does not run; start it by converging it")
+        return number
+
+    def uuid(self, name: str) -> str | None:
+        """The UUID under which libvirt knows a domain."""
+        domain = self._domain(name)
+        return domain.UUIDString() if domain is not None else None
+
+    def define(self, xml: str, *, autostart: bool) -> None:
+        """Define a domain, or replace the definition of the one with the same name and UUID."""
+        domain = self._try("define", lambda: self._connection.defineXML(xml))
+        self._try("set autostart of", lambda: domain.setAutostart(int(autostart)))
+
+    def start(self, name: str) -> None:
+        """Start a defined domain, and return when the tool stack has built it."""
+        domain = self._domain(name)
+        self._try(f"start zone {name}", domain.create)
+
+    def stop(self, name: str, grace: float) -> None:
+        """Ask a running domain to shut down, and end it when it has not after ``grace`` seconds."""
+        domain = self._domain(name)
+        if domain is None or not domain.isActive():
+            return
+        deadline = time.monotonic() + grace
+        try:
+            domain.shutdown()
+            while domain.isActive() and time.monotonic() < deadline:
+                time.sleep(0.2)
+        except libvirt.libvirtError:
+            pass  # It does not listen (a kernel that is not up, or has crashed): ended below.
+        if domain.isActive():
+            self._try(f"end zone {name}", domain.destroy)
+
+    def undefine(self, name: str) -> None:
+        """Forget a domain that does not run. Its files are not touched."""
+        domain = self._domain(name)
+        if domain is not None:
+            self._try(f"undefine zone {name}", domain.undefine)
+
+    def _domain(self, name: str) -> Any:
+        try:
+            return self._connection.lookupByName(name)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                return None
+            raise RingfenceError(f"libvirt does not answer for zone {name}: {error.get_error_message()}") from error
+
+    def _try(self, what: str, call: Callable[[], Any]) -> Any:
+        before = _LIBXL_LOG.stat().st_size if _LIBXL_LOG.exists() else 0
+        try:
+            return call()
+        except libvirt.libvirtError as error:
+            raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
+
+
+def _libxl_says(since: int) -> str:
+    """What libxl logged since; libvirt's own message never holds the cause."""
+    try:
+        with open(_LIBXL_LOG, "rb") as log:
+            log.seek(max(since, log.seek(0, 2) - _KEPT_OF_LOG))
+            lines = log.read(_KEPT_OF_LOG).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return ""
+    told = [line.split("libxl:", 1)[-1].strip() for line in lines if "error" in line.lower()]
+    return f"; libxl: {' | '.join(told)}" if told else ""

@@ -1,0 +1,171 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The zone base: the small read-only system that a zone boots into, composed from programs of the host's distribution.
+
+It holds the programs below with their libraries, and the guest's own scripts. Its digest is that of its content, so it changes when a
+package or a script does. A zone that runs an older base keeps it until it is started anew.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import io
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils import images, layers
+from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+
+_PROGRAMS = {
+    "busybox": "busybox-static",
+    "crun": "crun",
+    "dropbear": "dropbear-bin",
+    "socat": "socat",
+    "vchan-socket-proxy": "xen-utils",
+}
+"""The programs of the base, and the Debian package that carries each."""
+
+_DIRECTORIES = ("dev", "etc", "image", "proc", "run", "sys", "tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "writable")
+_LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "var/run": "/run", "etc/dropbear": "/run/dropbear"}
+_ACCOUNTS = {"etc/passwd": b"root:x:0:0:root:/run/root:/bin/sh\n", "etc/group": b"root:x:0:\ntty:x:5:\n"}
+
+_BOOT = "boot"
+_LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
+
+
+@dataclasses.dataclass(frozen=True)
+class Runtime:
+    """A zone base in the store. ``base`` is its file system file, of the type ``filesystem``; ``boot`` and ``busybox`` go into initrds."""
+
+    digest: str
+    filesystem: str
+    directory: Path
+
+    @property
+    def base(self) -> Path:
+        """The file system that every zone of this runtime shares."""
+        return self.directory / "base.img"
+
+    @property
+    def boot(self) -> Path:
+        """The first program of a zone."""
+        return self.directory / _BOOT
+
+    @property
+    def busybox(self) -> Path:
+        """The static shell and tools that ``boot`` needs before the base is mounted."""
+        return self.directory / "busybox"
+
+
+def current(store: Store) -> Runtime:
+    """The runtime that new zones get.
+
+    :raises RingfenceError: when the host has none yet.
+    """
+    try:
+        digest = json.loads((_runtimes(store) / "current.json").read_bytes())["digest"]
+        return load(store, digest)
+    except FileNotFoundError as error:
+        raise RingfenceError("this host has no zone runtime; apply the role ringfence.zones.runtime first") from error
+
+
+def load(store: Store, digest: str) -> Runtime:
+    """The runtime with this digest."""
+    directory = _runtimes(store) / digest.removeprefix("sha256:")
+    return Runtime(directory=directory, **json.loads((directory / "runtime.json").read_bytes()))
+
+
+def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[str | None, str | None]:
+    """Make the base of this host's programs and these guest scripts the current one.
+
+    :param scripts: text by file name; ``boot`` is the first program of a zone.
+    :returns: the digests before and after; equal if nothing changes. In check mode on a host that lacks a program, ``None`` after.
+    :raises RingfenceError: naming a missing program and its package.
+    """
+    try:
+        before = current(store).digest
+    except RingfenceError:
+        before = None
+    programs = {name: _find(name) for name in _PROGRAMS}
+    missing = [f"{name} (package {_PROGRAMS[name]})" for name, path in programs.items() if path is None]
+    if missing and check:
+        return before, None
+    if missing:
+        raise RingfenceError(f"the zone base needs programs this host lacks: {', '.join(missing)}; apply the role ringfence.zones.host")
+    content = _content({name: path for name, path in programs.items() if path}, scripts)
+    identity = hashlib.sha256()
+    for name, data in sorted({**content, f"/{_BOOT}": scripts[_BOOT].encode()}.items()):
+        identity.update(f"{name}\0{len(data)}\0".encode() + data)
+    digest = f"sha256:{identity.hexdigest()}"
+    if digest != before and not check:
+        store.publish(_runtimes(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT]))
+        write_atomically(_runtimes(store) / "current.json", json.dumps({"digest": digest}).encode())
+    return before, digest
+
+
+def _runtimes(store: Store) -> Path:
+    return store.root / "runtime"
+
+
+def _find(name: str) -> Path | None:
+    # Debian keeps the programs of a Xen release in a directory of its own; what is in PATH is a shell script that finds them.
+    of_xen = sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)
+    found = of_xen[0] if of_xen else shutil.which(name)
+    return Path(found).resolve() if found else None
+
+
+def _content(programs: Mapping[str, Path], scripts: Mapping[str, str]) -> dict[str, bytes]:
+    files = dict(_ACCOUNTS)
+    for name, path in programs.items():
+        files[f"usr/bin/{name}"] = path.read_bytes()
+        if name == "busybox":
+            continue
+        for library in _LIBRARY.findall(run(["ldd", str(path)]).decode()):
+            target = library if library.startswith("/usr/") else f"/usr{library}"
+            files[target.removeprefix("/")] = Path(library).read_bytes()
+    for name, text in scripts.items():
+        if name != _BOOT:
+            files["usr/sbin/poweroff" if name == "poweroff" else f"usr/lib/ringfence/{name}"] = text.encode()
+    return files
+
+
+def _build(store: Store, entry: Path, digest: str, content: Mapping[str, bytes], boot: str) -> None:
+    (entry / _BOOT).write_text(boot, encoding="utf-8")
+    (entry / _BOOT).chmod(0o755)
+    busybox = entry / "busybox"
+    busybox.write_bytes(content["usr/bin/busybox"])
+    busybox.chmod(0o755)
+    applets = run([str(busybox), "--list"]).decode().split()
+    with store.workspace() as workspace:
+        plain = workspace / "base.tar"
+        _write_tar(plain, content, applets)
+        with layers.merged([plain]) as root:
+            filesystem = images.make_filesystem(root, entry / "base.img")
+    (entry / "runtime.json").write_text(json.dumps({"digest": digest, "filesystem": filesystem}), encoding="utf-8")
+
+
+def _write_tar(path: Path, content: Mapping[str, bytes], applets: list[str]) -> None:
+    with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
+
+        def add(name: str, kind: bytes, mode: int, data: bytes = b"", target: str = "") -> None:
+            member = tarfile.TarInfo(name)
+            member.type, member.mode, member.size, member.linkname = kind, mode, len(data), target
+            tar.addfile(member, io.BytesIO(data))
+
+        for name in _DIRECTORIES:
+            add(name, tarfile.DIRTYPE, 0o755)
+        for name, target in _LINKS.items():
+            add(name, tarfile.SYMTYPE, 0o777, target=target)
+        for name, data in sorted(content.items()):
+            add(name, tarfile.REGTYPE, 0o644 if name.startswith("etc/") else 0o755, data)
+        for applet in applets:
+            if f"usr/bin/{applet}" not in content and applet not in ("busybox", "poweroff"):
+                add(f"usr/bin/{applet}", tarfile.SYMTYPE, 0o777, target="busybox")
