@@ -231,7 +231,7 @@ class _Converge:
                 report.failures.append(f"zone {step.name}: {step.action}: {error}")
                 report.zones.append(self._result(step, failed=True))
         report.zones.sort(key=lambda zone: str(zone["name"]))
-        for name in self._leftovers({step.name for step in steps} | set(observed)):
+        for name in self._leftovers({step.name for step in steps if step.definition} | set(observed)):
             zone_files.remove(self.store, name)
 
     def _prepare(self, step: Step, report: Report) -> bool:

@@ -1,0 +1,233 @@
+"""A host without Xen, registry and network: what the tests of converging build on."""
+
+from __future__ import annotations
+
+import json
+import stat
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, images, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+NEEDS = ("xen_blkfront", "xen_netfront", "xen_gntalloc", "xen_gntdev", "xen_evtchn", "erofs", "squashfs", "overlay", "ext4")
+RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0\n"
+
+
+def digest(digit: str) -> str:
+    """A digest of one repeated digit."""
+    return f"sha256:{digit * 64}"
+
+
+def reference(digit: str) -> str:
+    """A reference by digest to the image with that digest."""
+    return f"registry.example/image@{digest(digit)}"
+
+
+def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
+    """Deploy kernels by name; the first is the default, and their digests are of a, b, c, …"""
+    names: dict[str, Any] = {"default": next(iter(modes), None), "kernels": {}}
+    for digit, (name, possible) in zip("abcdef", modes.items(), strict=False):
+        directory = store.kernels / (digit * 64)
+        (directory / "modules").mkdir(parents=True, exist_ok=True)
+        (directory / "modules" / "netfront.ko").write_bytes(f"module of {name}".encode())
+        modules: dict[str, list[str]] = {need: [] for need in NEEDS}
+        modules["xen_netfront"] = ["netfront.ko"]
+        document = {
+            "digest": digest(digit),
+            "release": f"6.12-{name}",
+            "version": "6.12",
+            "flavor": "zone",
+            "modes": possible,
+            "modules": modules,
+        }
+        (directory / "kernel.json").write_text(json.dumps(document))
+        names["kernels"][name] = {"image": f"registry.example/{name}", "digest": digest(digit)}
+    (store.kernels / "names.json").write_text(json.dumps(names))
+
+
+def add_runtime(store: Store, digit: str) -> None:
+    """Make a zone base the current one."""
+    directory = store.root / "runtime" / (digit * 64)
+    directory.mkdir(parents=True)
+    for name in ("boot", "busybox", "base.img"):
+        (directory / name).write_text(f"#!{name} {digit}")
+        (directory / name).chmod(0o755)
+    (directory / "runtime.json").write_text(json.dumps({"digest": digest(digit), "filesystem": "erofs"}))
+    (store.root / "runtime" / "current.json").write_text(json.dumps({"digest": digest(digit)}))
+
+
+def add_image(store: Store, of: str, config: Any) -> None:
+    """Put an image into the store."""
+    directory = store.images / of.removeprefix("sha256:")
+    directory.mkdir(parents=True)
+    (directory / "rootfs.img").write_bytes(b"files")
+    described = {"digest": of, "named_digest": of, "reference": "image", "filesystem": "erofs", "passwd": "", "group": ""}
+    sizes = {"compressed": 5, "unpacked": 5, "filesystem": 5}
+    (directory / "image.json").write_text(json.dumps({**described, "config": {"config": config}, "sizes": sizes}))
+
+
+@dataclass
+class Domain:
+    """A domain as libvirt keeps it."""
+
+    xml: str
+    autostart: bool = False
+    number: int | None = None
+
+
+@dataclass
+class Hypervisor:
+    """Stands for ``hypervisor.Hypervisor``: remembers domains and, in ``calls``, what was done to them."""
+
+    store: Store
+    domains: dict[str, Domain] = field(default_factory=dict)
+    foreign: set[str] = field(default_factory=set)
+    calls: list[str] = field(default_factory=list)
+    possible: tuple[str, ...] = ("pv", "pvh")
+    free: int = 1024
+    unstartable: set[str] = field(default_factory=set)
+    said: dict[str, bytes] = field(default_factory=dict)
+    """The record that a zone writes when it starts, if not that it runs."""
+
+    def observe(self) -> tuple[dict[str, Observed], set[str]]:
+        zones = {}
+        for name, domain in self.domains.items():
+            text = ET.fromstring(domain.xml).findtext(f"metadata/{{{NAMESPACE}}}zone") or ""
+            try:
+                definition = parse_metadata(text)
+            except ValueError:
+                definition = None
+            zones[name] = Observed(name, definition, domain.number is not None)
+        return zones, self.foreign
+
+    def modes(self) -> tuple[str, ...]:
+        return self.possible
+
+    def free_memory(self) -> int:
+        return self.free
+
+    def domain_id(self, name: str) -> int | None:
+        return self.domains[name].number if name in self.domains else None
+
+    def uuid(self, name: str) -> str | None:
+        return f"uuid-of-{name}" if name in self.domains else None
+
+    def define(self, xml: str, *, autostart: bool) -> None:
+        name = ET.fromstring(xml).findtext("name") or ""
+        self.calls.append(f"define {name}")
+        before = self.domains.get(name)
+        self.domains[name] = Domain(xml, autostart, before.number if before else None)
+
+    def start(self, name: str) -> None:
+        self.calls.append(f"start {name}")
+        if name in self.unstartable:
+            raise RingfenceError("libvirt cannot start it")
+        if self.domains[name].number is not None:
+            raise RingfenceError("it runs")
+        self.domains[name].number = len(self.calls)
+        said = self.said.get(name, RECORD % (b"running", b"-"))
+        write_record(self.store, name, said)
+
+    def stop(self, name: str, grace: float) -> None:
+        if name in self.domains and self.domains[name].number is not None:
+            self.calls.append(f"stop {name}" if grace > zone_files.STOP_GRACE else f"stop {name} too early")
+            self.domains[name].number = None
+
+    def undefine(self, name: str) -> None:
+        if name in self.domains:
+            self.calls.append(f"undefine {name}")
+            del self.domains[name]
+
+
+def write_record(store: Store, name: str, content: bytes) -> None:
+    """Write into the block of a zone's writable layer that is the zone's record."""
+    with open(store.zones / name / "writable.img", "r+b") as handle:
+        handle.seek(1024 * 1024 * 1024)
+        handle.write(content)
+
+
+@dataclass
+class Host:
+    """A host with one default kernel ``stable``, a second kernel ``old`` that is PV only, and a zone base."""
+
+    store: Store
+    hypervisor: Hypervisor
+    published: dict[str, tuple[str, Any] | Exception] = field(default_factory=dict)
+    """By reference the digest and the configuration of an image that can be had, or the error of asking for it."""
+    resolved: list[str] = field(default_factory=list)
+    commands: list[str] = field(default_factory=list)
+    table: str | None = None
+    """The ruleset that nftables has loaded."""
+
+    def publish(self, *digits: str, tag: str | None = None, **config: Any) -> None:
+        """Make images available in the registry, by digest or by tag."""
+        for digit in digits:
+            self.published[f"registry.example/image:{tag}" if tag else reference(digit)] = (digest(digit), {"Cmd": ["serve"], **config})
+
+    def converge(self, *zones: dict[str, Any], prune: bool = False, check: bool = False, start_timeout: float = 5) -> converge.Report:
+        """Converge the host."""
+        return converge.converge(self.store, list(zones), prune=prune, check=check, start_timeout=start_timeout)
+
+    def snapshot(self) -> dict[str, Any]:
+        """Everything that a converge may change."""
+        files = {str(path): (path.stat().st_ino, path.stat().st_mtime_ns) for path in self.store.root.rglob("*") if path.is_file()}
+        domains = {name: (domain.xml, domain.autostart, domain.number) for name, domain in self.hypervisor.domains.items()}
+        return {"files": files, "domains": domains, "table": self.table, "calls": list(self.hypervisor.calls)}
+
+    def resolve(self, text: str) -> registry.Resolved:
+        """Stands for ``registry.resolve``."""
+        self.resolved.append(text)
+        if text not in self.published:
+            raise registry.ImageNotFound(f"image {text}: there is no such image; check name, tag and digest")
+        known = self.published[text]
+        if isinstance(known, Exception):
+            raise known
+        found, config = known
+        return registry.Resolved(registry.parse_reference(text), found, found, "amd64", {"layers": []}, config)
+
+    def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
+        """Stands for ``images.prepare``."""
+        if "damage" in resolved.config:
+            raise RingfenceError(f"image {resolved.reference}: {resolved.config['damage']}")
+        add_image(store, resolved.digest, resolved.config)
+        return images.load(store, resolved.digest)
+
+    def run(self, argv: Sequence[str], *, stdin: bytes | None = None) -> bytes:
+        """Stands for ``command.run``."""
+        self.commands.append(argv[0])
+        if argv[0] == "ssh-keygen":
+            key = Path(argv[-1])
+            key.write_text("private")
+            Path(f"{key}.pub").write_text("ssh-ed25519 AAAA ringfence\n")
+        elif argv[:2] == ["nft", "list"] and self.table is None:
+            raise RingfenceError("nft: no such table")
+        elif argv[:2] == ["nft", "-f"]:
+            self.table = (stdin or b"").decode()
+        return b""
+
+
+def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host whose store is below ``root``; the library is told to use it."""
+    store = Store(root)
+    store.kernels.mkdir(parents=True)
+    root.chmod(stat.S_IRWXU)
+    add_kernels(store, stable=("pv", "pvh"), old=("pv",))
+    add_runtime(store, "e")
+    host = Host(store, Hypervisor(store))
+    monkeypatch.setattr(converge, "Hypervisor", lambda: host.hypervisor)
+    monkeypatch.setattr(converge, "booted_into_xen", lambda: True)
+    monkeypatch.setattr(converge, "listening_ports", set)
+    monkeypatch.setattr(converge, "run", host.run)
+    monkeypatch.setattr(zone_files, "run", host.run)
+    monkeypatch.setattr(registry, "resolve", host.resolve)
+    monkeypatch.setattr(images, "prepare", host.prepare)
+    return host

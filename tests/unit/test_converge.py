@@ -1,0 +1,573 @@
+"""Tests of the module_utils ``converge`` on a made-up host."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import made_up_host
+import pytest
+from made_up_host import RECORD, Host, digest, reference
+
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host that runs nothing yet, with the images 1, 2 and 3 in its registry."""
+    made = made_up_host.make(tmp_path / "store", monkeypatch)
+    made.publish("1", "2", "3")
+    return made
+
+
+def _zone(name: str = "web", image: str = reference("1"), **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": image, **fields}
+
+
+def _actions(report: converge.Report) -> dict[str, str]:
+    return {zone["name"]: zone["action"] for zone in report.zones}
+
+
+def _problems(host: Host, *zones: dict[str, Any], **options: Any) -> list[str]:
+    """The faults of a declaration, which has to change nothing."""
+    before = host.snapshot()
+    with pytest.raises(InvalidDeclaration) as caught:
+        host.converge(*zones, **options)
+    after = host.snapshot()
+    after["files"].pop(str(host.store.root / "lock"), None)
+    before["files"].pop(str(host.store.root / "lock"), None)
+    assert after == before
+    return caught.value.problems
+
+
+# What is declared comes to run.
+
+
+def test_a_zone_is_created_started_and_reported(host: Host) -> None:
+    report = host.converge(_zone(ports=["8080:80"], environment={"SECRET": "x"}, restart="always"))
+    assert report.changed
+    assert report.failures == report.undeclared == []
+    assert report.zones == [
+        {
+            "name": "web",
+            "action": "create",
+            "reasons": ["does not exist"],
+            "changed": True,
+            "failed": False,
+            "image": digest("1"),
+            "kernel": digest("a"),
+            "kernel_release": "6.12-stable",
+            "virtualization": "pvh",
+            "memory": 128,
+            "cpus": 1,
+            "entrypoint": None,
+            "command": None,
+            "environment": ["SECRET"],
+            "ports": ["8080:80/tcp"],
+            "restart": "always",
+            "address": "198.18.0.1",
+            "domain_id": 2,
+        }
+    ]
+    assert host.hypervisor.calls == ["define web", "start web"]
+    assert host.hypervisor.domains["web"].autostart
+    assert host.table is not None
+    assert "8080 : 198.18.0.1 . 80" in host.table
+    assert (host.store.root / "network.nft").read_text() == host.table
+
+
+def test_converging_again_changes_nothing_and_asks_no_registry(host: Host) -> None:
+    declared = [_zone(ports=["8080:80"]), _zone("db", reference("2"), environment={"A": "1"}, command=["run"])]
+    host.converge(*declared)
+    before, asked = host.snapshot(), len(host.resolved)
+    report = host.converge(*declared)
+    assert not report.changed
+    assert _actions(report) == {"db": "keep", "web": "keep"}
+    assert report.before == report.after == {}
+    after = host.snapshot()
+    after["files"].pop(str(host.store.root / "lock"))
+    before["files"].pop(str(host.store.root / "lock"))
+    assert after == before
+    assert len(host.resolved) == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "action", "calls"),
+    [
+        ({"ports": ["1:1"]}, "live", ["define web"]),
+        ({"memory": "256MiB"}, "restart", ["stop web", "define web", "start web"]),
+        ({"kernel": "old"}, "restart", ["stop web", "define web", "start web"]),
+        ({"image": reference("2")}, "recreate", ["stop web", "define web", "start web"]),
+    ],
+)
+def test_a_change_is_made_as_gently_as_it_can_be(host: Host, fields: dict[str, Any], action: str, calls: list[str]) -> None:
+    host.converge(_zone())
+    written = host.store.zones / "web" / "writable.img"
+    made = written.stat().st_ino
+    host.hypervisor.calls.clear()
+    assert _actions(host.converge(_zone(**fields))) == {"web": action}
+    assert host.hypervisor.calls == calls
+    assert (written.stat().st_ino == made) is (action != "recreate")
+    assert not host.converge(_zone(**fields)).changed
+
+
+def test_a_zone_that_has_ended_is_started_with_what_it_wrote(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.domains["web"].number = None
+    made = (host.store.zones / "web" / "writable.img").stat().st_ino
+    made_up_host.add_runtime(host.store, "f")
+    assert _actions(host.converge(_zone())) == {"web": "start"}
+    assert (host.store.zones / "web" / "writable.img").stat().st_ino == made
+    assert host.hypervisor.observe()[0]["web"].definition.runtime == digest("f")  # type: ignore[union-attr]
+
+
+def test_a_new_zone_base_alone_changes_nothing(host: Host) -> None:
+    host.converge(_zone())
+    made_up_host.add_runtime(host.store, "f")
+    assert not host.converge(_zone()).changed
+
+
+def test_a_zone_whose_files_are_lost_is_made_anew(host: Host) -> None:
+    host.converge(_zone())
+    (host.store.zones / "web" / "initrd").unlink()
+    report = host.converge(_zone())
+    assert (report.zones[0]["action"], report.zones[0]["reasons"]) == ("recreate", ["files of it are missing"])
+    assert not host.converge(_zone()).changed
+
+
+def test_a_zone_whose_metadata_is_damaged_is_made_anew(host: Host) -> None:
+    host.converge(_zone())
+    domain = host.hypervisor.domains["web"]
+    domain.xml = re.sub(r"(<ringfence:zone>).*(</ringfence:zone>)", r"\1damaged\2", domain.xml)
+    assert _actions(host.converge(_zone())) == {"web": "recreate"}
+    assert not host.converge(_zone()).changed
+
+
+def test_the_default_kernel_and_the_best_mode_are_taken(host: Host) -> None:
+    report = host.converge(_zone(), _zone("pv", virtualization="pv"), _zone("old", kernel="old"))
+    modes = {zone["name"]: (zone["kernel_release"], zone["virtualization"]) for zone in report.zones}
+    assert modes == {"old": ("6.12-old", "pv"), "pv": ("6.12-stable", "pv"), "web": ("6.12-stable", "pvh")}
+
+
+def test_on_a_host_that_cannot_run_pvh_zones_are_pv(host: Host) -> None:
+    host.hypervisor.possible = ("pv",)
+    assert host.converge(_zone()).zones[0]["virtualization"] == "pv"
+
+
+def test_a_zone_keeps_its_address(host: Host) -> None:
+    host.converge(_zone("b"))
+    report = host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert {zone["name"]: zone["address"] for zone in report.zones} == {"a": "198.18.0.2", "b": "198.18.0.1", "c": "198.18.0.3"}
+
+
+def test_a_tag_is_looked_up_when_the_zone_is_made_and_when_the_reference_changes(host: Host) -> None:
+    host.publish("1", tag="latest")
+    tagged = _zone(image="registry.example/image:latest")
+    host.converge(tagged)
+    host.publish("2", tag="latest")
+    assert not host.converge(tagged).changed
+    host.publish("2", tag="new")
+    assert _actions(host.converge(_zone(image="registry.example/image:new"))) == {"web": "recreate"}
+
+
+def test_zones_of_one_image_share_it(host: Host) -> None:
+    host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert host.resolved == [reference("1")]
+    assert [path.name for path in host.store.images.iterdir()] == ["1" * 64]
+
+
+def test_old_ports_are_closed_and_new_ones_opened(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"]))
+    host.converge(_zone(ports=["8081:80"]))
+    assert host.table is not None
+    assert "8081 : 198.18.0.1 . 80" in host.table
+    assert "8080" not in host.table
+
+
+def test_two_zones_may_swap_their_ports(host: Host) -> None:
+    host.converge(_zone("a", ports=["1:1"]), _zone("b", ports=["2:2"]))
+    report = host.converge(_zone("a", ports=["2:2"]), _zone("b", ports=["1:1"]))
+    assert _actions(report) == {"a": "live", "b": "live"}
+
+
+def test_rules_that_something_else_has_removed_come_back(host: Host) -> None:
+    host.converge(_zone())
+    host.table = None
+    assert not host.converge(_zone()).changed
+    assert host.table is not None
+
+
+def test_rules_that_do_not_load_are_tried_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+
+    def fail(argv: Sequence[str], *, stdin: bytes | None = None) -> bytes:
+        if argv[:2] == ["nft", "-f"]:
+            raise CommandFailed("nft failed with exit status 1: no")
+        return host.run(argv, stdin=stdin)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(converge, "run", fail)
+        with pytest.raises(CommandFailed):
+            host.converge(_zone(ports=["8080:80"]))
+    host.converge(_zone(ports=["8080:80"]))
+    assert host.table is not None
+    assert "8080" in host.table
+
+
+# What is not declared.
+
+
+def test_an_absent_zone_is_removed_with_its_files(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"]), _zone("db"))
+    host.hypervisor.calls.clear()
+    report = host.converge({"name": "web", "state": "absent"}, _zone("db"))
+    assert _actions(report) == {"db": "keep", "web": "remove"}
+    assert host.hypervisor.calls == ["stop web", "undefine web"]
+    assert [path.name for path in host.store.zones.iterdir()] == ["db"]
+    assert host.table is not None
+    assert "8080" not in host.table
+    assert not host.converge({"name": "web", "state": "absent"}, _zone("db")).changed
+
+
+def test_what_is_absent_needs_neither_kernel_nor_zone_base(host: Host) -> None:
+    host.converge(_zone())
+    (host.store.root / "runtime" / "current.json").unlink()
+    (host.store.kernels / "names.json").unlink()
+    assert _actions(host.converge({"name": "web", "state": "absent"})) == {"web": "remove"}
+
+
+def test_an_undeclared_zone_is_reported_and_left_alone(host: Host) -> None:
+    host.converge(_zone(), _zone("db", ports=["5432:5432"]))
+    report = host.converge(_zone())
+    assert (report.undeclared, report.changed) == (["db"], False)
+    assert set(host.hypervisor.domains) == {"db", "web"}
+    assert host.table is not None
+    assert "5432" in host.table
+
+
+def test_an_undeclared_zone_is_pruned_if_that_is_wanted(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    report = host.converge(_zone(), prune=True)
+    assert (_actions(report), report.undeclared) == ({"db": "remove", "web": "keep"}, [])
+    assert set(host.hypervisor.domains) == {"web"}
+
+
+def test_pruning_never_touches_what_is_not_ours(host: Host) -> None:
+    host.hypervisor.foreign.add("vm")
+    host.converge(_zone())
+    host.converge(prune=True)
+    assert host.hypervisor.calls[-2:] == ["stop web", "undefine web"]
+    assert host.hypervisor.foreign == {"vm"}
+
+
+def test_files_that_a_killed_run_left_are_cleared(host: Host) -> None:
+    (host.store.zones / "left").mkdir(parents=True)
+    (host.store.tmp / "half").mkdir(parents=True)
+    host.converge(_zone(), _zone("db"))
+    host.converge(_zone())
+    assert sorted(path.name for path in host.store.zones.iterdir()) == ["db", "web"]
+    assert not host.store.tmp.exists()
+
+
+# Check mode.
+
+
+def test_check_mode_tells_the_same_and_changes_nothing(host: Host) -> None:
+    host.converge(_zone(), _zone("db"), _zone("old", ports=["1:1"]), _zone("idle"))
+    host.hypervisor.domains["idle"].number = None
+    declared = [
+        _zone(image=reference("2")),
+        _zone("db", memory="256MiB"),
+        {"name": "old", "state": "absent"},
+        _zone("new", reference("3")),
+        _zone("idle"),
+    ]
+    before = host.snapshot()
+    predicted = host.converge(*declared, check=True)
+    assert host.snapshot() == before
+    assert predicted.changed
+    assert _actions(predicted) == {"db": "restart", "idle": "start", "new": "create", "old": "remove", "web": "recreate"}
+    done = host.converge(*declared)
+    assert _actions(done) == _actions(predicted)
+    assert (done.before, done.after) == (predicted.before, predicted.after)
+    assert {zone["name"]: zone["reasons"] for zone in done.zones} == {zone["name"]: zone["reasons"] for zone in predicted.zones}
+
+
+def test_check_mode_finds_the_faults_that_a_run_would(host: Host) -> None:
+    assert _problems(host, _zone(kernel="none"), check=True) == _problems(host, _zone(kernel="none"))
+
+
+def test_check_mode_before_xen_predicts_that_everything_is_created(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converge, "booted_into_xen", lambda: False)
+    report = host.converge(_zone(), {"name": "db", "state": "absent"}, check=True)
+    assert _actions(report) == {"web": "create", "db": "keep"}
+    assert report.changed
+    assert report.after == {"web": {"name": "web", "image": reference("1")}}
+    assert _problems(host, _zone(memory="1"), check=True)
+
+
+def test_the_difference_shows_the_fields_before_and_after(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    report = host.converge(_zone(memory="256MiB"), _zone("db"), check=True)
+    assert set(report.before) == set(report.after) == {"web"}
+    differing = {
+        key: (report.before["web"][key], value) for key, value in report.after["web"].items() if report.before["web"][key] != value
+    }
+    assert differing == {"memory": (128, 256)}
+
+
+def test_no_value_of_a_variable_is_reported(host: Host) -> None:
+    host.converge(_zone(environment={"PASSWORD": "first-secret"}))
+    report = host.converge(_zone(environment={"PASSWORD": "second-secret"}))
+    assert report.zones[0]["reasons"] == ["environment PASSWORD"]
+    assert "secret" not in json.dumps(report.zones)
+
+
+# Bad declarations are refused before anything is changed.
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"kernel": "none"}, "zone web: kernel: 'none' is not deployed on this host; accepted: old, stable"),
+        (
+            {"kernel": "old", "virtualization": "pvh"},
+            "zone web: virtualization: pvh is not possible; kernel old can pv, this host can pv, pvh",
+        ),
+        (
+            {"image": "registry.example/none"},
+            "zone web: image registry.example/none: there is no such image; check name, tag and digest",
+        ),
+        (
+            {"memory": "2GiB"},
+            "memory: the zones to start (web 2048MiB) need 2056 MiB with Xen's overhead, and this host has 1024 MiB free; declare less",
+        ),
+        (
+            {"name": "vm"},
+            "zone vm: name: a domain of this name exists that is not a zone and is left alone; choose another",
+        ),
+    ],
+)
+def test_what_this_host_cannot_do_is_refused(host: Host, fields: dict[str, Any], problem: str) -> None:
+    host.hypervisor.foreign.add("vm")
+    assert _problems(host, {**_zone(), **fields}) == [problem]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        registry.RegistryUnreachable("image web: the registry cannot be reached; check its address, the network and the proxy"),
+        registry.DigestMismatch("image web: the content does not match its digest; it was damaged or tampered with"),
+        registry.WrongArchitecture("image web is for linux/arm64; this host needs linux/amd64"),
+        registry.CredentialsRefused("image web: access is refused"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_image_that_cannot_be_had_is_refused_with_the_reason(host: Host, error: Exception) -> None:
+    host.converge(_zone("db", reference("2")))
+    host.published[reference("1")] = error
+    assert _problems(host, _zone(), _zone("db", reference("2"))) == [f"zone web: {error}"]
+
+
+def test_every_fault_is_told_at_once(host: Host) -> None:
+    problems = _problems(host, _zone(kernel="none"), _zone("db", "registry.example/none"), _zone("c", virtualization="pvh", kernel="old"))
+    assert [problem.partition(":")[0] for problem in problems] == ["zone web", "zone db", "zone c"]
+
+
+def test_without_a_kernel_the_way_to_one_is_told(host: Host) -> None:
+    made_up_host.add_kernels(host.store)
+    assert _problems(host, _zone()) == [
+        "zone web: kernel: 'the default' is not deployed on this host; none is deployed; deploy one with ringfence.zones.kernels"
+    ]
+
+
+def test_without_a_zone_base_the_way_to_one_is_told(host: Host) -> None:
+    (host.store.root / "runtime" / "current.json").unlink()
+    with pytest.raises(RingfenceError, match=r"^this host has no zone runtime; apply the role ringfence\.zones\.runtime first$"):
+        host.converge(_zone())
+
+
+@pytest.mark.parametrize("removed", [{"prune": True}, {}])
+def test_a_port_of_a_zone_that_stays_is_refused(host: Host, removed: dict[str, Any]) -> None:
+    host.converge(_zone("db", ports=["8080:80"]))
+    if removed:
+        assert _actions(host.converge(_zone(ports=["8080:80"]), **removed)) == {"db": "remove", "web": "create"}
+    else:
+        assert _problems(host, _zone(ports=["8080:80"])) == [
+            "zone web: ports: 8080:80/tcp is not accepted; zone db publishes 8080/tcp; choose another"
+        ]
+
+
+def test_a_port_of_a_program_of_the_host_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converge, "listening_ports", lambda: {(22, "tcp"), (53, "udp")})
+    assert _problems(host, _zone(ports=["22:22", "53:53/udp", "53:53/tcp"])) == [
+        "zone web: ports: 22:22/tcp is not accepted; a program of the host listens on 22/tcp; choose another",
+        "zone web: ports: 53:53/udp is not accepted; a program of the host listens on 53/udp; choose another",
+    ]
+
+
+def test_memory_that_the_plan_gives_back_counts(host: Host) -> None:
+    host.converge(_zone("a", memory="600MiB"), _zone("b", memory="300MiB"))
+    host.hypervisor.free = 100
+    declared = [{"name": "a", "state": "absent"}, _zone("b", memory="900MiB")]
+    assert _actions(host.converge(*declared)) == {"a": "remove", "b": "restart"}
+
+
+def test_memory_of_zones_that_keep_running_does_not_count(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.hypervisor.free = 0
+    assert _actions(host.converge(_zone(memory="600MiB", ports=["1:1"]))) == {"web": "live"}
+
+
+def test_zones_that_fit_one_by_one_but_not_together_are_refused(host: Host) -> None:
+    (problem,) = _problems(host, _zone("a", memory="600MiB"), _zone("b", memory="600MiB"))
+    assert "(a 600MiB, b 600MiB) need 1216 MiB" in problem
+
+
+def test_two_runs_at_once_do_not_meet(host: Host) -> None:
+    with host.store.lock(), pytest.raises(RingfenceError, match="another converge of this host is running"):
+        host.converge(_zone())
+    assert host.hypervisor.calls == []
+
+
+# What fails later.
+
+
+def test_a_zone_that_does_not_start_is_told_and_the_others_go_on(host: Host) -> None:
+    host.hypervisor.unstartable.add("b")
+    report = host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert report.failures == ["zone b: create: libvirt cannot start it"]
+    assert {zone["name"]: zone["failed"] for zone in report.zones} == {"a": False, "b": True, "c": False}
+    host.hypervisor.unstartable.clear()
+    assert _actions(host.converge(_zone("a"), _zone("b"), _zone("c"))) == {"a": "keep", "b": "start", "c": "keep"}
+
+
+def test_an_image_that_cannot_be_unpacked_touches_nothing_of_its_zone(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    host.published[reference("2")] = (digest("2"), {"damage": "a layer is no tar archive"})
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(image=reference("2")), _zone("db", memory="256MiB"))
+    assert report.failures == [f"zone web: recreate: image {reference('2')}: a layer is no tar archive"]
+    assert host.hypervisor.calls == ["stop db", "define db", "start db"]
+    assert {zone["name"]: (zone["failed"], zone["changed"]) for zone in report.zones} == {"db": (False, True), "web": (True, False)}
+
+
+def test_an_image_without_a_command_touches_nothing_of_its_zone(host: Host) -> None:
+    host.converge(_zone())
+    host.publish("2", Cmd=None)
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(image=reference("2")))
+    assert report.failures == ["zone web: recreate: command: the image names no command to run; declare command or entrypoint"]
+    assert host.hypervisor.calls == []
+
+
+def test_a_full_disk_is_told_and_the_others_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = zone_files.write
+
+    def full(store: Any, definition: Any, *rest: Any) -> None:
+        if definition.zone.name == "a":
+            raise OSError(28, "No space left on device")
+        write(store, definition, *rest)
+
+    monkeypatch.setattr(zone_files, "write", full)
+    report = host.converge(_zone("a"), _zone("b"))
+    assert report.failures == ["zone a: create: [Errno 28] No space left on device"]
+    assert set(host.hypervisor.domains) == {"b"}
+
+
+def test_a_zone_whose_init_gives_up_is_told(host: Host) -> None:
+    host.hypervisor.said["web"] = RECORD % (b"failed", b"125")
+    report = host.converge(_zone())
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("zone web: create: its init gave up; the last lines of its console: ")
+
+
+@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0\n", bytes(4096)])
+def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> None:
+    host.hypervisor.said["web"] = said
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert len(report.failures) == 1
+    assert "its container did not start within 0.3 s" in report.failures[0]
+
+
+def test_a_record_of_an_earlier_start_does_not_count(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.said["web"] = b""
+    report = host.converge(_zone(memory="256MiB"), start_timeout=0.3)
+    assert "did not start within" in report.failures[0]
+
+
+@pytest.mark.parametrize("state", [b"exited", b"stopped", b"restarting", b"running"])
+def test_a_container_that_has_ended_has_been_started(host: Host, state: bytes) -> None:
+    host.hypervisor.said["web"] = RECORD % (state, b"0")
+    assert host.converge(_zone()).failures == []
+
+
+class _Killed(BaseException):
+    """The end of a run at once, as by a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize("fields", [{}, {"memory": "256MiB"}, {"image": reference("2")}, {"ports": ["1:1"]}, {"state": "absent"}])
+def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
+    host: Host, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the first, second, … step that changes something, until there is none left at which it could be."""
+    steps = ["hypervisor.stop", "hypervisor.undefine", "hypervisor.define", "hypervisor.start"]
+    steps += ["zone_files.discard_writable", "zone_files.write", "zone_files.forget_record", "zone_files.remove", "network"]
+
+    def killed_at(limit: int) -> bool:
+        count = 0
+
+        def counted(call: Any) -> Any:
+            def step(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count > limit:
+                    raise _Killed
+                return call(*arguments, **options)
+
+            return step
+
+        with monkeypatch.context() as patched:
+            for step in steps:
+                where, _, name = step.partition(".")
+                target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "network": converge}[where]
+                patched.setattr(target, name or "write_atomically", counted(getattr(target, name or "write_atomically")))
+            try:
+                host.converge({**_zone(), **fields})
+            except _Killed:
+                return True
+        return False
+
+    limit = 0
+    killed = True
+    while killed:
+        host.converge({"name": "web", "state": "absent"})
+        if fields:
+            host.converge(_zone())
+        killed = killed_at(limit)
+        report = host.converge({**_zone(), **fields})
+        assert report.failures == []
+        assert not host.converge({**_zone(), **fields}).changed
+        wanted = set() if fields.get("state") == "absent" else {"web"}
+        assert set(host.hypervisor.domains) == wanted
+        assert {path.name for path in host.store.zones.iterdir()} == wanted
+        limit += 1
+    assert limit > 2
+
+
+def test_the_made_up_host_counts_as_changed_what_a_converge_changes(host: Host) -> None:
+    before = host.snapshot()
+    host.converge(_zone())
+    after = host.snapshot()
+    assert all(before[part] != after[part] for part in before)
+
+
+def test_the_report_is_what_the_module_returns(host: Host) -> None:
+    json.dumps(dataclasses.asdict(host.converge(_zone())))
