@@ -39,6 +39,8 @@ PACKAGES = (
     "e2fsprogs",
     "iproute2",
     "ca-certificates",
+    # An installation has one of the busyboxes; a later change of it would repack the initramfs, minutes on an emulated CPU.
+    "busybox-static",
     "debian-archive-keyring",
     # …and what ssh, sudo and Ansible need.
     "openssh-server",
