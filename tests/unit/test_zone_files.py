@@ -1,0 +1,225 @@
+"""Tests of the module_utils ``zone_files`` on a made-up host. The initrd is read by the cpio program."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import made_up_host
+import pytest
+from made_up_host import Host, digest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
+
+ZONE = Zone(name="web", image="web", environment={"A": "it's"})
+LAYER = 1024 * 1024 * 1024
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with the image 1."""
+    made = made_up_host.make(tmp_path / "store", monkeypatch)
+    made_up_host.add_image(made.store, digest("1"), {"Cmd": ["serve"], "StopSignal": "SIGQUIT; reboot"})
+    return made
+
+
+def _definition(zone: Zone = ZONE) -> Definition:
+    return Definition(zone, digest("1"), digest("a"), "pvh", digest("e"), 300)
+
+
+def _write(host: Host, zone: Zone = ZONE) -> Path:
+    kernel = kernels.deployed(host.store)["stable"]
+    zone_files.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store))
+    return host.store.zones / zone.name
+
+
+def _unpacked(initrd: bytes, into: Path) -> dict[str, tuple[int, bytes]]:
+    """Mode and content of the files of an initrd's archives, one after the other as Linux reads them."""
+    into.mkdir()
+    while initrd:
+        end = initrd.index(b"TRAILER!!!\0") + 14
+        archive, initrd = initrd[:end], initrd[end:]
+        command = ["cpio", "--extract", "--make-directories", "--preserve-modification-time", "--unconditional", "--quiet"]
+        subprocess.run([*command, "--nonmatching", "dev/console"], input=archive, cwd=into, check=True)
+    files = [path for path in into.rglob("*") if path.is_file()]
+    return {str(path.relative_to(into)): (path.stat().st_mode & 0o777, path.read_bytes()) for path in files}
+
+
+def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Host, tmp_path: Path) -> None:
+    files = _unpacked((_write(host) / "initrd").read_bytes(), tmp_path / "unpacked")
+    assert {path: mode for path, (mode, _content) in files.items()} == {
+        "init": 0o755,
+        "bin/busybox": 0o755,
+        "modules/netfront.ko": 0o644,
+        "modules/order": 0o644,
+        "zone/settings": 0o600,
+        "zone/config.json": 0o600,
+        "zone/authorized_keys": 0o600,
+        "zone/etc/hostname": 0o644,
+        "zone/etc/hosts": 0o644,
+        "zone/etc/resolv.conf": 0o644,
+    }
+    assert files["init"][1] == b"#!boot e"
+    assert files["modules/order"][1] == b"netfront.ko\n"
+    assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "")
+    assert files["zone/authorized_keys"][1] == b"ssh-ed25519 AAAA ringfence\n"
+    assert files["zone/etc/hostname"][1] == b"web\n"
+    assert files["zone/etc/hosts"][1] == b"127.0.0.1\tlocalhost\n::1\tlocalhost\n198.18.1.44\tweb\n"
+    assert (tmp_path / "unpacked" / "base").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("restart", "name", "limit"), [("no", "no", "0"), ("on-failure", "on-failure", "0"), ("on-failure:3", "on-failure", "3")]
+)
+def test_the_settings_are_words_of_a_shell(host: Host, tmp_path: Path, restart: str, name: str, limit: str) -> None:
+    written = _write(host, dataclasses.replace(ZONE, restart=restart))
+    _mode, settings = _unpacked((written / "initrd").read_bytes(), tmp_path / "unpacked")["zone/settings"]
+    assert dict(word.split("=", 1) for word in shlex.split(settings.decode())) == {
+        "BASE_FILESYSTEM": "erofs",
+        "IMAGE_FILESYSTEM": "erofs",
+        "ADDRESS": "198.18.1.44",
+        "GATEWAY": "169.254.1.1",
+        "RESTART": name,
+        "RESTART_LIMIT": limit,
+        "STOP_SIGNAL": "SIGQUIT; reboot",
+        "STOP_GRACE": "10",
+        "RECORD_BLOCK": "262144",
+    }
+    script = tmp_path / "settings"
+    script.write_bytes(settings)
+    ran = subprocess.run(["sh", "-c", f'. {script}; printf %s "$STOP_SIGNAL"'], stdout=subprocess.PIPE, check=True)
+    assert ran.stdout == b"SIGQUIT; reboot"
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"Cmd": ["serve"], "StopSignal": 15}, "image: StopSignal of its configuration is '15'; it has to be a string"),
+        (["serve"], r"image: config of its configuration is \"\['serve'\]\"; it has to be an object"),
+        ({}, "command: the image names no command to run"),
+    ],
+)
+def test_an_image_that_makes_no_zone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: Any, message: str) -> None:
+    host = made_up_host.make(tmp_path / "store", monkeypatch)
+    made_up_host.add_image(host.store, digest("1"), config)
+    with pytest.raises(RingfenceError, match=f"^{message}"):
+        _write(host)
+
+
+def test_only_the_host_reads_the_files_of_a_zone(host: Host) -> None:
+    own = _write(host)
+    assert {path.name: path.stat().st_mode & 0o777 for path in (own, *own.iterdir())} == {
+        "web": 0o700,
+        "initrd": 0o600,
+        "writable.img": 0o600,
+    }
+    key = zone_files.channel_key(host.store)
+    assert key.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_the_writable_layer_is_sparse_and_has_a_block_for_the_record(host: Host) -> None:
+    layer = (_write(host) / "writable.img").stat()
+    assert layer.st_size == LAYER + 4096
+    assert layer.st_blocks * 512 < 1024 * 1024
+    assert host.commands == ["ssh-keygen", "mkfs.ext4"]
+
+
+def test_writing_again_keeps_what_the_zone_wrote_and_the_key(host: Host) -> None:
+    written = _write(host) / "writable.img"
+    made_up_host.write_record(host.store, "web", b"own")
+    before = (written.stat().st_ino, zone_files.channel_key(host.store).stat().st_ino)
+    host.commands.clear()
+    _write(host)
+    assert (written.stat().st_ino, zone_files.channel_key(host.store).stat().st_ino) == before
+    assert host.commands == []
+    zone_files.discard_writable(host.store, "web")
+    assert not zone_files.whole(host.store, "web")
+    _write(host)
+    assert zone_files.whole(host.store, "web")
+    assert zone_files.read_record(host.store, "web") is None
+
+
+def test_a_zone_is_whole_with_all_of_its_files_only(host: Host) -> None:
+    assert not zone_files.whole(host.store, "web")
+    own = _write(host)
+    assert zone_files.whole(host.store, "web")
+    (own / "initrd").unlink()
+    assert not zone_files.whole(host.store, "web")
+
+
+def test_removing_a_zone_leaves_the_others_and_may_be_repeated(host: Host) -> None:
+    _write(host)
+    _write(host, dataclasses.replace(ZONE, name="db"))
+    zone_files.remove(host.store, "web")
+    zone_files.remove(host.store, "web")
+    assert [path.name for path in host.store.zones.iterdir()] == ["db"]
+
+
+def test_the_domain_boots_from_the_files_that_are_written(host: Host) -> None:
+    own = _write(host)
+    files = zone_files.files(host.store, _definition(), Path("/kernel"), Path("/image"), Path("/base"))
+    assert (files.kernel, files.initrd) == (Path("/kernel/vmlinux"), own / "initrd")
+    assert files.disks == ((Path("/base"), False), (Path("/image"), False), (own / "writable.img", True))
+    assert files.initrd.is_file()
+
+
+@pytest.mark.parametrize(
+    ("written", "record"),
+    [
+        (b"state=running exit=- restarts=0\n", Record("running", None, 0)),
+        (b"state=exited exit=0 restarts=12\n", Record("exited", 0, 12)),
+        (b"state=failed exit=125 restarts=0\n" + bytes(4000), Record("failed", 125, 0)),
+        (b"state=restarting exit=1 restarts=999999999\n  ", Record("restarting", 1, 999999999)),
+        (b"state=stopped exit=137 restarts=0\n", Record("stopped", 137, 0)),
+    ],
+)
+def test_a_record_is_read(host: Host, written: bytes, record: Record) -> None:
+    _write(host)
+    made_up_host.write_record(host.store, "web", b"ringfence-record-1 " + written)
+    assert zone_files.read_record(host.store, "web") == record
+    zone_files.forget_record(host.store, "web")
+    assert zone_files.read_record(host.store, "web") is None
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        b"",
+        b"\xff" * 4096,
+        b"ringfence-record-1 ",
+        b"ringfence-record-1 state=running exit=- restarts=0",
+        b"ringfence-record-2 state=running exit=- restarts=0\n",
+        b" ringfence-record-1 state=running exit=- restarts=0\n",
+        b"ringfence-record-1 state=owned exit=- restarts=0\n",
+        b"ringfence-record-1 state=running\x1b[31m exit=- restarts=0\n",
+        b"ringfence-record-1 state=running exit=1000 restarts=0\n",
+        b"ringfence-record-1 state=running exit=-1 restarts=0\n",
+        b"ringfence-record-1 state=running exit=- restarts=1000000000\n",
+        b"ringfence-record-1 state=running exit=- restarts=-1\n",
+        "ringfence-record-1 state=running exit=\u0661 restarts=0\n".encode(),
+        b"ringfence-record-1 state=running  exit=- restarts=0\n",
+        b"ringfence-record-1 state=running exit=- restarts=0\x00\n",
+        b"\n" * 4096,
+        b"0" * 4096 + b"ringfence-record-1 state=running exit=- restarts=0\n",
+    ],
+)
+def test_a_record_that_is_not_well_formed_is_none(host: Host, written: bytes) -> None:
+    _write(host)
+    made_up_host.write_record(host.store, "web", written)
+    assert zone_files.read_record(host.store, "web") is None
+
+
+def test_a_zone_without_files_has_no_record(host: Host) -> None:
+    assert zone_files.read_record(host.store, "web") is None
+    _write(host)
+    (host.store.zones / "web" / "writable.img").write_bytes(b"short")
+    assert zone_files.read_record(host.store, "web") is None
