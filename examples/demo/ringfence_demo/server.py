@@ -41,7 +41,7 @@ def start(directory: Path, port: int) -> bool:
     started = _started(pid)
     deadline = time.monotonic() + _START_TIMEOUT
     while not _answers(port):
-        if _started(pid) != started or time.monotonic() > deadline:
+        if not _alive(pid, started) or time.monotonic() > deadline:
             _end(pid, started)
             said = (directory / "registry.log").read_text(encoding="utf-8", errors="replace").strip()[-1000:]
             raise RingfenceError(f"{_PROGRAM} does not come up on port {port}: {said or 'no output'}")
@@ -79,11 +79,11 @@ def _spawn(directory: Path) -> int:
 
 def _end(pid: int, started: int) -> bool:
     """End the process with this id and start; ``False`` if it has ended."""
-    if _started(pid) != started:
+    if not _alive(pid, started):
         return False
     os.kill(pid, signal.SIGTERM)
     deadline = time.monotonic() + _STOP_TIMEOUT
-    while _started(pid) == started:
+    while _alive(pid, started):
         if time.monotonic() > deadline:
             os.kill(pid, signal.SIGKILL)
         time.sleep(0.05)
@@ -92,7 +92,11 @@ def _end(pid: int, started: int) -> bool:
 
 def _running(directory: Path, port: int) -> bool:
     state = _read_state(directory)
-    return state.get("port") == port and _started(int(state["pid"])) == state["started"] and _answers(port)
+    return state.get("port") == port and _alive(state["pid"], state["started"]) and _answers(port)
+
+
+def _alive(pid: int, started: int) -> bool:
+    return started != 0 and _started(pid) == started
 
 
 def _state(directory: Path) -> Path:
