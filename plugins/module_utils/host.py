@@ -1,11 +1,13 @@
 # Copyright (c) 2026, the ringfence.zones authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Facts of the host that decisions need, read from the kernel."""
+"""Facts of the host that decisions need, read from its kernel and from Xen."""
 
 from __future__ import annotations
 
 from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 
 _LISTEN = "0A"
 _UNCONNECTED = "07"
@@ -20,6 +22,12 @@ def listening_ports() -> set[tuple[int, str]]:
             if path.exists():
                 ports |= {(number, protocol) for number in _local_ports(path.read_text(encoding="ascii"), state)}
     return ports
+
+
+def xl_info() -> dict[str, str]:
+    """What ``xl info`` says of the Xen host that this system controls, by its names."""
+    lines = run(["xl", "info"], timeout=60).decode("utf-8", "replace").splitlines()
+    return {key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator}
 
 
 def _local_ports(table: str, state: str) -> set[int]:

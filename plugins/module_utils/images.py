@@ -112,13 +112,18 @@ def prepare(store: Store, resolved: registry.Resolved) -> Image:
     return load(store, resolved.digest)
 
 
-def make_filesystem(root: layers.Inode, path: Path) -> str:
+_SMALLER = {"erofs": ("-zlz4hc", "-C65536"), "squashfs": ("-Xhc",)}
+"""What takes more time for less space, by file system: later options of these programs replace earlier ones."""
+
+
+def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) -> str:
     """Write a tree of :mod:`layers` as the file system file ``path``, by the best program of this host.
 
+    :param smaller: take ten times the time for a fifth less space: for what is made once and used by every zone.
     :return: the file system's type, ``erofs`` or ``squashfs``.
     """
     kind = _filesystem_of_host()
-    argv, environment = [*_MAKERS[kind]], {**os.environ, "LC_ALL": "C.UTF-8"}
+    argv, environment = [*_MAKERS[kind], *(_SMALLER[kind] if smaller else ())], {**os.environ, "LC_ALL": "C.UTF-8"}
     if kind == "squashfs":
         # sqfstar passes over the root directory's own entry, and 4.5 gives it the time of day whatever -root-time says: but never
         # one after SOURCE_DATE_EPOCH, which is also the time of the file system.

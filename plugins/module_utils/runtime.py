@@ -38,6 +38,7 @@ _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/
 _ACCOUNTS = {"etc/passwd": b"root:x:0:0:root:/run/root:/bin/sh\n", "etc/group": b"root:x:0:\ntty:x:5:\n"}
 
 _BOOT = "boot"
+_CURRENT = "current.json"
 _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
@@ -65,16 +66,23 @@ class Runtime:
         return self.directory / "busybox"
 
 
+def find_current(store: Store) -> Runtime | None:
+    """The runtime that new zones get, ``None`` if the host has none yet."""
+    try:
+        return load(store, json.loads((_runtimes(store) / _CURRENT).read_bytes())["digest"])
+    except FileNotFoundError:
+        return None
+
+
 def current(store: Store) -> Runtime:
     """The runtime that new zones get.
 
     :raises RingfenceError: when the host has none yet.
     """
-    try:
-        digest = json.loads((_runtimes(store) / "current.json").read_bytes())["digest"]
-        return load(store, digest)
-    except FileNotFoundError as error:
-        raise RingfenceError("this host has no zone runtime; apply the role ringfence.zones.runtime first") from error
+    found = find_current(store)
+    if found is None:
+        raise RingfenceError("this host has no zone runtime; apply the role ringfence.zones.runtime first")
+    return found
 
 
 def load(store: Store, digest: str) -> Runtime:
@@ -90,10 +98,8 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     :returns: the digests before and after; equal if nothing changes. In check mode on a host that lacks a program, ``None`` after.
     :raises RingfenceError: naming a missing program and its package.
     """
-    try:
-        before = current(store).digest
-    except RingfenceError:
-        before = None
+    found = find_current(store)
+    before = found.digest if found else None
     programs = {name: _find(name) for name in _PROGRAMS}
     missing = [f"{name} (package {_PROGRAMS[name]})" for name, path in programs.items() if path is None]
     if missing and check:
@@ -107,7 +113,7 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     digest = f"sha256:{identity.hexdigest()}"
     if digest != before and not check:
         store.publish(_runtimes(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT]))
-        write_atomically(_runtimes(store) / "current.json", json.dumps({"digest": digest}).encode())
+        write_atomically(_runtimes(store) / _CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest
 
 
@@ -148,7 +154,7 @@ def _build(store: Store, entry: Path, digest: str, content: Mapping[str, bytes],
         plain = workspace / "base.tar"
         _write_tar(plain, content, applets)
         with layers.merged([plain]) as root:
-            filesystem = images.make_filesystem(root, entry / "base.img")
+            filesystem = images.make_filesystem(root, entry / "base.img", smaller=True)
     (entry / "runtime.json").write_text(json.dumps({"digest": digest, "filesystem": filesystem}), encoding="utf-8")
 
 

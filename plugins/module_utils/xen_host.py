@@ -18,6 +18,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import boot, host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host import xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
 
@@ -214,14 +215,9 @@ def _running() -> boot.Running:
     in_xen = booted_into_xen()
     return boot.Running(
         in_xen=in_xen,
-        xen=_xl_info().get("xen_commandline", "") if in_xen else "",
+        xen=xl_info().get("xen_commandline", "") if in_xen else "",
         linux=Path("/proc/cmdline").read_text(encoding="utf-8").strip(),
     )
-
-
-def _xl_info() -> dict[str, str]:
-    lines = run(["xl", "info"], timeout=60).decode("utf-8", "replace").splitlines()
-    return {key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator}
 
 
 def _entries() -> boot.Entries:
@@ -265,7 +261,7 @@ def _observe_machine() -> boot.Machine:
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
         architecture=os.uname().machine,
-        memory=int(_xl_info()["total_memory"]) if booted_into_xen() else _memory(),
+        memory=int(xl_info()["total_memory"]) if booted_into_xen() else _memory(),
         disk_free=disk.f_bavail * disk.f_frsize // _MIB,
         xen_installed=any(Path("/boot").glob("xen-*")),
         grub=_GRUB_CFG.exists() and all(_installed(program) for program in ("update-grub", "grub-reboot", "grub-set-default")),
