@@ -1,4 +1,4 @@
-"""The commands of the demo's images and registry."""
+"""The commands of the demo's images, kernels and registry."""
 
 from __future__ import annotations
 
@@ -13,8 +13,9 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ringfence_demo import images, server
-from ringfence_demo.definitions import DEFINITIONS
+from ringfence_demo import images, kernels, server
+from ringfence_demo.cache import TAG
+from ringfence_demo.definitions import DEFINITIONS, KERNELS
 
 DEFAULT_PORT = 5055
 
@@ -44,13 +45,18 @@ def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="demo", description="Images for the demo, in a registry on this machine's loopback.")
+    parser = argparse.ArgumentParser(prog="demo", description="Images and kernels for the demo, in a registry on this machine's loopback.")
     parser.add_argument("--cache", type=Path, default=cache_directory(), help="where images and registry are kept (%(default)s)")
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="build the images, start the registry, push them and write their references")
     up.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
     up.add_argument("--host", metavar="HOST:PORT", help="the registry's name as the zones' host sees it (127.0.0.1:PORT)")
-    up.add_argument("--references", type=Path, required=True, help="file to write: YAML with demo_images, name to reference by digest")
+    up.add_argument(
+        "--references",
+        type=Path,
+        required=True,
+        help="file to write: YAML with demo_images and demo_kernels, each of them name to reference by digest",
+    )
     verbs.add_parser("down", help="stop the registry that `up` started")
     return parser
 
@@ -63,14 +69,23 @@ def _up(cache: Path, port: int, host: str, references: Path) -> None:
 
     say(f"building {', '.join(definition.name for definition in DEFINITIONS)} from Debian's packages, unless they are in {cache}")
     with ThreadPoolExecutor() as pool:
-        layouts = list(pool.map(lambda definition: images.build(definition, cache), DEFINITIONS))
+        layouts = pool.map(lambda definition: images.build(definition, cache), DEFINITIONS)
+        built = {"demo_images": {definition.name: layout for definition, layout in zip(DEFINITIONS, layouts, strict=True)}}
+    say(f"packaging the kernels of {', '.join(KERNELS)}, unless they are in {cache}")
+    built["demo_kernels"] = {f"kernels/{name}": kernels.build(name, suite, cache) for name, suite in KERNELS.items()}
     say(f"registry on 127.0.0.1:{port}" + ("" if server.start(cache / "registry", port) else " is running already"))
-    lines = ["demo_images:"]
-    for definition, layout in zip(DEFINITIONS, layouts, strict=True):
-        digest = registry.resolve(f"oci:{layout}:{images.TAG}").digest
-        target = f"docker://127.0.0.1:{port}/{definition.name}:{images.TAG}"
-        run(["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", f"oci:{layout}:{images.TAG}", target])
-        lines.append(f"  {definition.name}: {host}/{definition.name}@{digest}")
+    lines = []
+    for variable, repositories in built.items():
+        lines.append(f"{variable}:")
+        for repository, layout in repositories.items():
+            digest = _push(layout, f"127.0.0.1:{port}/{repository}")
+            lines.append(f"  {repository.rpartition('/')[2]}: {host}/{repository}@{digest}")
     references.parent.mkdir(parents=True, exist_ok=True)
     references.write_text("\n".join(lines) + "\n", encoding="utf-8")
     say(f"pushed; references are in {references}")
+
+
+def _push(layout: Path, name: str) -> str:
+    source = f"oci:{layout}:{TAG}"
+    run(["skopeo", "copy", "--quiet", "--preserve-digests", "--dest-tls-verify=false", source, f"docker://{name}:{TAG}"])
+    return registry.resolve(source).digest

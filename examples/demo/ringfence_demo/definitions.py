@@ -8,6 +8,9 @@ from typing import Any
 
 SUITE = "trixie"
 
+KERNELS = {"debian13": "trixie", "debian12": "bookworm"}
+"""The demo's kernels: name to the suite of Debian that each is from."""
+
 _BASE = ("base-files", "base-passwd", "busybox-static")
 _PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

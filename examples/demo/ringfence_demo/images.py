@@ -8,17 +8,14 @@ import io
 import json
 import os
 import re
-import shutil
 import tarfile
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ringfence_demo.cache import TAG, layout
 from ringfence_demo.definitions import APPLETS, SUITE, Definition
-
-TAG = "latest"
 
 _LEFT_OUT = re.compile(
     r"(dev|proc|sys|run|tmp)/."
@@ -38,17 +35,12 @@ def build(definition: Definition, cache: Path) -> Path:
     The packages are those of the day it is first built. mmdebstrap needs root's rights for nothing here: as another user it runs
     without a chroot, and all owners are set by the definition.
     """
-    layout = cache / "images" / f"{definition.name}-{_key(definition)}"
-    if not layout.is_dir():
-        layout.parent.mkdir(parents=True, exist_ok=True)
-        work = Path(tempfile.mkdtemp(prefix=".build-", dir=layout.parent))
-        try:
-            _compose(definition, work)
-            oci_layout.write_image(work / "layout", work / "layer.tar", definition.config, registry.host_architecture(), {}, TAG)
-            os.rename(work / "layout", layout)
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
-    return layout
+
+    def write(work: Path) -> None:
+        _compose(definition, work)
+        oci_layout.write_image(work / "layout", work / "layer.tar", definition.config, registry.host_architecture(), {}, TAG)
+
+    return layout(cache / "images" / f"{definition.name}-{_key(definition)}", write)
 
 
 def _key(definition: Definition) -> str:

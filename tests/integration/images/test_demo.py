@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ringfence_demo import cli, server
-from ringfence_demo.definitions import DEFINITIONS
+from ringfence_demo.definitions import DEFINITIONS, KERNELS
 
 
 @pytest.fixture
@@ -31,11 +31,12 @@ def free_port() -> int:
 
 @pytest.fixture
 def cache(tmp_path: Path) -> Iterator[Path]:
-    """A cache with the images of the user's own, which are built only once, and a registry apart."""
-    shared = cli.cache_directory() / "images"
-    shared.mkdir(parents=True, exist_ok=True)
+    """A cache with the images and kernels of the user's own, which are built only once, and a registry apart."""
     (tmp_path / "cache").mkdir()
-    (tmp_path / "cache" / "images").symlink_to(shared)
+    for kind in ("images", "kernels"):
+        shared = cli.cache_directory() / kind
+        shared.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "cache" / kind).symlink_to(shared)
     yield tmp_path / "cache"
     server.stop(tmp_path / "cache" / "registry")
 
@@ -50,7 +51,8 @@ def test_demo_images(
     arguments = up(cache, free_port, tmp_path)
     assert cli.main(arguments) == 0
     written = (tmp_path / "references.yml").read_bytes()
-    references = yaml.safe_load(written)["demo_images"]
+    written_kernels, references = (yaml.safe_load(written)[variable] for variable in ("demo_kernels", "demo_images"))
+    assert list(written_kernels) == list(KERNELS)
     assert list(references) == [definition.name for definition in DEFINITIONS]
     assert cli.main(arguments) == 0
     assert "is running already" in capsys.readouterr().err
@@ -71,6 +73,11 @@ def test_demo_images(
         with layers.merged([layout / "blobs" / "sha256" / layer["digest"][7:]]) as root:
             assert layers.read_file(root, program, 50_000_000)
             assert layers.read_file(root, "bin/sh", 5_000_000) == layers.read_file(root, "usr/bin/busybox", 5_000_000)
+
+    declared = kernels.declare([{"name": name, "image": image} for name, image in written_kernels.items()])
+    deployed = kernels.converge(Store(tmp_path / "store"), declared, check=False).kernels
+    assert [(kernel["modes"], kernel["image"].endswith(f"@{kernel['digest']}")) for kernel in deployed] == [(["pv", "pvh"], True)] * 2
+    assert [kernel["release"].split(".")[:2] for kernel in deployed] == [["6", "12"], ["6", "1"]]
 
     assert cli.main(["--cache", str(cache), "down"]) == 0
     assert cli.main(["--cache", str(cache), "down"]) == 0
