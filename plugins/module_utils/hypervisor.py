@@ -61,8 +61,15 @@ class Hypervisor:
         for domain in self._connection.listAllDomains():
             name = domain.name()
             try:
-                element = ET.fromstring(domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE))
-            except libvirt.libvirtError:
+                # As it was last defined: a change that restarts nothing is not in what runs.
+                text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
+                element = ET.fromstring(text)
+            except libvirt.libvirtError as error:
+                # Without our metadata, or not defined at all, only running.
+                if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_OPERATION_INVALID):
+                    raise RingfenceError(
+                        f"libvirt does not say whether the domain {name} is a zone: {error.get_error_message()}"
+                    ) from error
                 foreign.add(name)
                 continue
             try:
@@ -109,8 +116,8 @@ class Hypervisor:
 
     def define(self, xml: str, *, autostart: bool) -> None:
         """Define a domain, or replace the definition of the one with the same name and UUID."""
-        domain = self._try("define", lambda: self._connection.defineXML(xml))
-        self._try("set autostart of", lambda: domain.setAutostart(int(autostart)))
+        domain = self._try("define the zone", lambda: self._connection.defineXML(xml))
+        self._try("set the zone's autostart", lambda: domain.setAutostart(int(autostart)))
 
     def start(self, name: str) -> None:
         """Start a defined domain, and return when the tool stack has built it."""

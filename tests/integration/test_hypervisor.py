@@ -1,0 +1,195 @@
+"""Tests of ``hypervisor`` with libvirt's own test driver, which keeps domains and runs none."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import libvirt
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port, Zone
+
+FILES = Files(Path("/k/vmlinux"), Path("/z/initrd"), ((Path("/base.img"), False),))
+DEFINITION = Definition(Zone(name="web", image="web"), "sha256:1", "sha256:2", "pv", "sha256:3", 1)
+FOREIGN = "test"
+"""The domain that every connection to the test driver begins with."""
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Hypervisor]:
+    """A connection to a test driver of its own."""
+    node = tmp_path / "node.xml"
+    node.write_text(
+        f"<node><domain type='test'><name>{FOREIGN}</name><memory>8192</memory><os><type>hvm</type></os></domain>"
+        "<cpu><mhz>1000</mhz><model>i686</model><active>2</active><nodes>1</nodes><sockets>1</sockets><cores>2</cores><threads>1</threads></cpu>"
+        "<memory>3145728</memory></node>"
+    )
+    connected = Hypervisor(f"test://{node}")
+    yield connected
+    connected._connection.close()
+
+
+def _xml(definition: Definition = DEFINITION, uuid: str | None = None) -> str:
+    """The domain of a zone, as far as the test driver knows what it is made of."""
+    xml = domain_xml(definition, FILES, uuid).replace('type="xen">', 'type="test">', 1).replace(">linux<", ">hvm<")
+    return xml.replace(' arch="x86_64" machine="xenpv"', "")
+
+
+def _define(host: Hypervisor, definition: Definition = DEFINITION) -> None:
+    host.define(_xml(definition, host.uuid("web")), autostart=False)
+
+
+def _lookup(host: Hypervisor, name: str = "web") -> libvirt.virDomain:
+    return host._connection.lookupByName(name)
+
+
+def test_a_zone_is_defined_started_stopped_and_forgotten(host: Hypervisor) -> None:
+    assert host.observe() == ({}, {FOREIGN})
+    assert (host.uuid("web"), host.domain_id("web")) == (None, None)
+    _define(host)
+    assert host.observe() == ({"web": Observed("web", DEFINITION, active=False)}, {FOREIGN})
+    host.start("web")
+    assert host.observe()[0]["web"].active
+    assert host.domain_id("web") == host.zone_domain_id("web") == _lookup(host).ID()
+    host.stop("web", 5)
+    assert not host.observe()[0]["web"].active
+    host.undefine("web")
+    assert host.observe() == ({}, {FOREIGN})
+
+
+def test_what_is_asked_of_a_zone_that_is_gone_is_done(host: Hypervisor) -> None:
+    host.stop("web", 5)
+    host.undefine("web")
+    _define(host)
+    host.stop("web", 5)
+
+
+def test_a_zone_that_runs_is_observed_as_it_was_last_defined(host: Hypervisor) -> None:
+    _define(host)
+    host.start("web")
+    uuid = host.uuid("web")
+    changed = dataclasses.replace(DEFINITION, zone=dataclasses.replace(DEFINITION.zone, ports=(Port(80, 80),)))
+    _define(host, changed)
+    assert host.observe()[0] == {"web": Observed("web", changed, active=True)}
+    assert host.uuid("web") == uuid
+
+
+@pytest.mark.parametrize("autostart", [True, False])
+def test_a_zone_starts_with_the_host_if_it_shall(host: Hypervisor, autostart: bool) -> None:
+    host.define(_xml(), autostart=not autostart)
+    host.define(_xml(uuid=host.uuid("web")), autostart=autostart)
+    assert _lookup(host).autostart() == int(autostart)
+
+
+def test_metadata_that_cannot_be_read_is_still_that_of_a_zone(host: Hypervisor) -> None:
+    host.define(_xml().replace('{"image"', "damaged"), autostart=False)
+    assert host.observe()[0] == {"web": Observed("web", None, active=False)}
+
+
+def test_a_domain_that_is_only_running_is_foreign(host: Hypervisor) -> None:
+    host._connection.createXML(_xml())
+    assert host.observe() == ({}, {FOREIGN, "web"})
+
+
+def test_a_zone_that_does_not_shut_down_is_ended(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    _define(host)
+    host.start("web")
+    monkeypatch.setattr(libvirt.virDomain, "shutdown", lambda _domain: 0)
+    began = time.monotonic()
+    host.stop("web", 0.5)
+    assert host.domain_id("web") is None
+    assert 0.5 <= time.monotonic() - began < 5
+
+
+def test_a_zone_that_cannot_be_asked_is_ended_at_once(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_domain: libvirt.virDomain) -> int:
+        raise libvirt.libvirtError("no")
+
+    _define(host)
+    host.start("web")
+    monkeypatch.setattr(libvirt.virDomain, "shutdown", refuse)
+    began = time.monotonic()
+    host.stop("web", 60)
+    assert host.domain_id("web") is None
+    assert time.monotonic() - began < 5
+
+
+def test_the_log_of_libxl_since_the_call_is_in_the_error(host: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "libxl.log"
+    log.write_text("libxl: error: of yesterday\n")
+    monkeypatch.setattr(hypervisor, "_LIBXL_LOG", log)
+    _define(host)
+    host.start("web")
+
+    def create(_domain: libvirt.virDomain) -> int:
+        with open(log, "a") as handle:
+            handle.write("2026-01-01 libxl: libxl_dom.c: error: no memory\nlibxl: detail: fine\n")
+        raise libvirt.libvirtError("failed to create new domain")
+
+    monkeypatch.setattr(libvirt.virDomain, "create", create)
+    with pytest.raises(RingfenceError) as caught:
+        host.start("web")
+    assert str(caught.value).startswith("libvirt cannot start zone web: ")
+    assert str(caught.value).endswith("; libxl: libxl_dom.c: error: no memory")
+
+
+def test_starting_what_runs_fails_with_libvirts_message(host: Hypervisor) -> None:
+    _define(host)
+    host.start("web")
+    with pytest.raises(RingfenceError, match="libvirt cannot start zone web: .*already running"):
+        host.start("web")
+
+
+def test_a_zone_that_is_not_there_or_does_not_run_is_told(host: Hypervisor) -> None:
+    with pytest.raises(RingfenceError, match="zone db: not on this host; its zones are: none"):
+        host.zone_domain_id("db")
+    _define(host)
+    with pytest.raises(RingfenceError, match="zone db: not on this host; its zones are: web"):
+        host.zone_domain_id("db")
+    with pytest.raises(RingfenceError, match=f"zone {FOREIGN}: not on this host"):
+        host.zone_domain_id(FOREIGN)
+    with pytest.raises(RingfenceError, match="zone web: does not run; start it by converging it"):
+        host.zone_domain_id("web")
+
+
+@pytest.mark.parametrize(
+    ("machines", "modes"), [(("xenpv", "xenpvh", "xenfv"), ("pv", "pvh")), (("xenpv",), ("pv",)), (("xenfv",), ()), ((), ())]
+)
+def test_the_modes_are_those_of_the_capabilities(
+    host: Hypervisor, monkeypatch: pytest.MonkeyPatch, machines: tuple[str, ...], modes: tuple[str, ...]
+) -> None:
+    guests = "".join(
+        f"<guest><os_type>xen</os_type><arch name='x86_64'><machine>{machine}</machine></arch></guest>" for machine in machines
+    )
+    monkeypatch.setattr(libvirt.virConnect, "getCapabilities", lambda _connection: f"<capabilities>{guests}</capabilities>")
+    assert host.modes() == modes
+
+
+def test_free_memory_is_in_mib(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(libvirt.virConnect, "getFreeMemory", lambda _connection: 5 * 1024 * 1024 + 1)
+    assert host.free_memory() == 5
+
+
+def test_a_libvirt_that_does_not_answer_is_told() -> None:
+    with pytest.raises(RingfenceError, match="libvirt does not answer at test:///none.xml: .*; see `systemctl status libvirtd`"):
+        Hypervisor("test:///none.xml")
+
+
+def test_a_host_without_xen_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypervisor, "booted_into_xen", lambda: False)
+    with pytest.raises(RingfenceError, match="this host is not booted into Xen"):
+        Hypervisor()
+
+
+def test_a_host_without_the_binding_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hypervisor, "LIBVIRT_ERROR", ImportError("no"))
+    with pytest.raises(RingfenceError, match="python3-libvirt is not installed on this host; apply the role"):
+        Hypervisor("test:///default")
