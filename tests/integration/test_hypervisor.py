@@ -144,7 +144,7 @@ def test_the_log_of_libxl_since_the_call_is_in_the_error(host: Hypervisor, tmp_p
 def test_starting_what_runs_fails_with_libvirts_message(host: Hypervisor) -> None:
     _define(host)
     host.start("web")
-    with pytest.raises(RingfenceError, match="libvirt cannot start zone web: .*already running"):
+    with pytest.raises(RingfenceError, match=r"libvirt cannot start zone web: .*already running"):
         host.start("web")
 
 
@@ -179,7 +179,7 @@ def test_free_memory_is_in_mib(host: Hypervisor, monkeypatch: pytest.MonkeyPatch
 
 
 def test_a_libvirt_that_does_not_answer_is_told() -> None:
-    with pytest.raises(RingfenceError, match="libvirt does not answer at test:///none.xml: .*; see `systemctl status libvirtd`"):
+    with pytest.raises(RingfenceError, match=r"libvirt does not answer at test:///none\.xml: .*; see `systemctl status libvirtd`"):
         Hypervisor("test:///none.xml")
 
 

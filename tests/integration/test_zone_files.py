@@ -1,0 +1,43 @@
+"""Tests of ``zone_files`` with the real mkfs.ext4 and ssh-keygen."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import made_up_host
+import pytest
+from made_up_host import digest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import command, images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
+
+
+def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
+    host = made_up_host.make(tmp_path / "store", monkeypatch)
+    monkeypatch.setattr(zone_files, "run", command.run)
+    made_up_host.add_image(host.store, digest("1"), {"Cmd": ["serve"]})
+    definition = Definition(Zone(name="web", image="web"), digest("1"), digest("a"), "pv", digest("e"), 1)
+    kernel = kernels.deployed(host.store)["stable"]
+    zone_files.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store))
+    layer = host.store.zones / "web" / "writable.img"
+
+    described = subprocess.run(["dumpe2fs", "-h", str(layer)], capture_output=True, check=True).stdout.decode()
+    values = dict(line.split(":", 1) for line in described.splitlines() if ":" in line)
+    assert [values[name].strip() for name in ("Block count", "Block size", "Reserved block count")] == ["262144", "4096", "0"]
+    # What a host with many zones pays for each before it writes anything.
+    assert layer.stat().st_blocks * 512 < 8 * 1024 * 1024
+
+    made_up_host.write_record(host.store, "web", b"ringfence-record-1 state=exited exit=3 restarts=1\n")
+    assert zone_files.read_record(host.store, "web") == Record("exited", 3, 1)
+    zone_files.forget_record(host.store, "web")
+    subprocess.run(["e2fsck", "-fn", str(layer)], capture_output=True, check=True)
+
+    key = zone_files.channel_key(host.store)
+    derived = subprocess.run(["ssh-keygen", "-y", "-f", str(key)], capture_output=True, check=True).stdout
+    assert Path(f"{key}.pub").read_bytes().split()[:2] == derived.split()[:2]
+    assert key.stat().st_mode & 0o777 == 0o600
