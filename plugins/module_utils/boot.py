@@ -335,8 +335,8 @@ def parse_entries(grub_cfg: str) -> Entries:
     return Entries(
         linux=(linux[1] or linux[2]) if linux else None,
         xen=xen[1] if xen else None,
-        xen_command_line=hypervisor[1] if hypervisor else "",
-        dom0_command_line=kernel[1] if kernel else "",
+        xen_command_line=re.sub(r"^placeholder\s+|\s*\$\{xen_rm_opts\}", "", hypervisor[1]) if hypervisor else "",
+        dom0_command_line=kernel[1].removeprefix("placeholder ") if kernel else "",
     )
 
 
@@ -368,4 +368,4 @@ def reasons_to_reboot(running: Running, options: Options) -> list[str]:
 
 
 def _words(xen_command_line: str) -> set[str]:
-    return {word for word in shlex.split(xen_command_line) if word not in _NOT_OURS and not word.startswith("${")}
+    return {word for word in shlex.split(xen_command_line) if word not in _NOT_OURS}

@@ -171,7 +171,7 @@ def _fallback_report(marker: Mapping[str, Any]) -> str:
     if not marker:
         return "plain Linux is booted, and no trial of Xen was armed; run the play again"
     armed_at = float(marker["armed_at"])
-    report = f"the trial boot into Xen failed; the machine is back on plain Linux, its default. Tried: Xen with '{marker['xen'].strip()}'. "
+    report = f"the trial boot into Xen failed; the machine is back on plain Linux, its default. Tried: Xen with '{marker['xen']}'. "
     boots = _xen_boots_since(armed_at)
     if not boots:
         return report + (

@@ -140,6 +140,7 @@ def test_an_option_of_the_operator_replaces_ours() -> None:
 def test_the_entries_of_grub_are_found() -> None:
     entries = boot.parse_entries(grub_cfg())
     assert (entries.linux, entries.xen) == ("gnulinux-simple-1234", "xen-gnulinux-simple-1234")
+    assert (entries.xen_command_line, entries.dom0_command_line) == (XEN, DOM0)
     assert boot.entry_is_current(entries, OPTIONS, LINUX)
 
 

@@ -222,7 +222,7 @@ def test_a_xen_that_never_reached_dom0_is_told_so(world: World) -> None:
     with pytest.raises(RingfenceError) as caught:
         xen_host.confirm(OPTIONS)
     assert "back on plain Linux" in str(caught.value)
-    assert f"Tried: Xen with 'placeholder {' '.join(boot.xen_arguments(OPTIONS, 'quiet'))}'" in str(caught.value)
+    assert f"Tried: Xen with '{' '.join(boot.xen_arguments(OPTIONS, 'quiet'))}'" in str(caught.value)
     assert "stopped before dom0's system ran" in str(caught.value)
     assert not (world.root / "wants/trial.timer").is_symlink()
 
