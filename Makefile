@@ -77,6 +77,14 @@ test: venv $(IMPORTER)/.installed ## run every test
 
 # --- the demo host, for developing ------------------------------------------------------------------------------------
 
+.PHONY: demo
+demo: venv ## start a Xen host in QEMU, converge the demo's zones on it, and show them
+	@$(TOOLS) examples/demo/run
+
+.PHONY: bench
+bench: venv ## measure on the demo host, as ratios; the table also as JSON in build/bench
+	@$(TOOLS) python tests/bench
+
 .PHONY: lab-up
 lab-up: deps ## start the demo host
 	@$(LAB) up demo

@@ -1,0 +1,118 @@
+"""Runs on a Xen host as root: starts of a zone against starts of a bare domain of the same kernel, alternately, and their memory.
+
+``python3 on_host.py ZONE ROUNDS`` prints JSON. ZONE is a stopped or running zone whose container prints ``BENCH`` with its available
+memory as its first output, and once more a while later. Standard library and python3-libvirt only.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import statistics
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import libvirt
+
+_CONSOLES = Path("/var/log/xen/console")
+_MARK = re.compile(rb"BENCH (\d+) kB")
+_WORK = Path("/run/ringfence-bench")
+_TIMEOUT = 180.0
+
+_INIT = b"""#!/bin/busybox sh
+/bin/busybox mount -t proc proc /proc
+/bin/busybox awk '/^MemAvailable/ { print "BENCH", $2, $3 }' /proc/meminfo
+while :; do /bin/busybox sleep 1000; done
+"""
+
+
+def main() -> None:
+    """Measure, clean up, and print."""
+    name, rounds = sys.argv[1], int(sys.argv[2])
+    connection = libvirt.open("xen:///system")
+    domain = connection.lookupByName(name)
+    os = ET.fromstring(domain.XMLDesc()).find("os")
+    if os is None:
+        raise SystemExit(f"{name} has no kernel")
+    configuration = _bare_domain(os.findtext("kernel") or "", os.findtext("cmdline") or "", "pvh" in (os.findtext("type") or ""))
+    zone_seconds, bare_seconds = [], []
+    zone_memory = bare_memory = 0
+    for _round in range(rounds):
+        subprocess.run(["xl", "destroy", "bench-bare"], stderr=subprocess.DEVNULL, check=False)
+        log = _Console("bench-bare")
+        started = time.monotonic()
+        subprocess.run(["xl", "create", "-q", str(configuration)], check=True)
+        bare_memory = log.wait_for_mark()
+        bare_seconds.append(time.monotonic() - started)
+        subprocess.run(["xl", "destroy", "bench-bare"], check=True)
+        if domain.isActive():
+            domain.destroy()
+        log = _Console(name)
+        started = time.monotonic()
+        domain.create()
+        log.wait_for_mark()
+        zone_seconds.append(time.monotonic() - started)
+        zone_memory = log.wait_for_mark()
+    domain.destroy()
+    print(
+        json.dumps(
+            {
+                "zone_start_seconds": statistics.mean(zone_seconds),
+                "bare_start_seconds": statistics.mean(bare_seconds),
+                "zone_available_kib": zone_memory,
+                "bare_available_kib": bare_memory,
+            }
+        )
+    )
+
+
+class _Console:
+    """What a domain prints from now on, as xenconsoled logs it."""
+
+    def __init__(self, name: str) -> None:
+        self._path = _CONSOLES / f"guest-{name}.log"
+        self._position = self._path.stat().st_size if self._path.exists() else 0
+
+    def wait_for_mark(self) -> int:
+        """Wait for the next mark, and return the KiB in it."""
+        deadline = time.monotonic() + _TIMEOUT
+        while time.monotonic() < deadline:
+            if self._path.exists():
+                with open(self._path, "rb") as log:
+                    log.seek(self._position)
+                    matched = _MARK.search(log.read())
+                if matched:
+                    self._position += matched.end()
+                    return int(matched[1])
+            time.sleep(0.02)
+        raise SystemExit(f"{self._path}: no mark within {_TIMEOUT:g} s")
+
+
+def _bare_domain(kernel: str, command_line: str, pvh: bool) -> Path:
+    """A domain of that kernel with an init that does nothing, and no device but its console."""
+    root = _WORK / "root"
+    for directory in ("bin", "dev", "proc"):
+        (root / directory).mkdir(parents=True, exist_ok=True)
+    (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
+    (root / "bin/busybox").chmod(0o755)
+    (root / "init").write_bytes(_INIT)
+    (root / "init").chmod(0o755)
+    subprocess.run(["mknod", str(root / "dev/console"), "c", "5", "1"], stderr=subprocess.DEVNULL, check=False)
+    subprocess.run(f"cd {root} && busybox find . | busybox cpio -o -H newc > ../initrd", shell=True, stderr=subprocess.DEVNULL, check=True)
+    configuration = _WORK / "bare.cfg"
+    lines = {
+        "name": "bench-bare",
+        "type": "pvh" if pvh else "pv",
+        "kernel": kernel,
+        "ramdisk": str(_WORK / "initrd"),
+        "extra": command_line,
+    }
+    configuration.write_text("".join(f'{key}="{value}"\n' for key, value in lines.items()) + "memory=128\nvcpus=1\n", encoding="utf-8")
+    return configuration
+
+
+if __name__ == "__main__":
+    main()
