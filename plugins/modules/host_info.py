@@ -34,7 +34,6 @@ attributes:
     platforms: debian
 extends_documentation_fragment:
   - ansible.builtin.action_common_attributes
-  - ansible.builtin.action_common_attributes.info_module
 """
 
 EXAMPLES = r"""
