@@ -24,10 +24,10 @@ def main(arguments: Sequence[str]) -> int:
     """Run one command; a failure is one line and exit status 1."""
     options = _parser().parse_args(arguments)
     os.umask(0o022)  # mmdebstrap applies it to what it extracts
-    directory = options.cache / "registry"
     try:
         if options.verb == "down":
-            print("registry stopped" if server.stop(directory) else "no registry of the demo is running")
+            stopped = server.stop(_registry(options.cache, options.port))
+            print("registry stopped" if stopped else f"no registry of the demo is running on port {options.port}")
         else:
             _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references)
     except RingfenceError as error:
@@ -49,7 +49,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cache", type=Path, default=cache_directory(), help="where images and registry are kept (%(default)s)")
     verbs = parser.add_subparsers(dest="verb", required=True)
     up = verbs.add_parser("up", help="build the images, start the registry, push them and write their references")
-    up.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
     up.add_argument("--host", metavar="HOST:PORT", help="the registry's name as the zones' host sees it (127.0.0.1:PORT)")
     up.add_argument(
         "--references",
@@ -57,8 +56,15 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="file to write: YAML with demo_images and demo_kernels, each of them name to reference by digest",
     )
-    verbs.add_parser("down", help="stop the registry that `up` started")
+    down = verbs.add_parser("down", help="stop the registry that `up` started")
+    for verb in (up, down):
+        verb.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
     return parser
+
+
+def _registry(cache: Path, port: int) -> Path:
+    """Where a registry keeps its state and data. Each port has its own, so that the demo's and a test's run side by side."""
+    return cache / f"registry-{port}"
 
 
 def _up(cache: Path, port: int, host: str, references: Path) -> None:
@@ -73,7 +79,7 @@ def _up(cache: Path, port: int, host: str, references: Path) -> None:
         built = {"demo_images": {definition.name: layout for definition, layout in zip(DEFINITIONS, layouts, strict=True)}}
     say(f"packaging the kernels of {', '.join(KERNELS)}, unless they are in {cache}")
     built["demo_kernels"] = {f"kernels/{name}": kernels.build(name, suite, cache) for name, suite in KERNELS.items()}
-    say(f"registry on 127.0.0.1:{port}" + ("" if server.start(cache / "registry", port) else " is running already"))
+    say(f"registry on 127.0.0.1:{port}" + ("" if server.start(_registry(cache, port), port) else " is running already"))
     lines = []
     for variable, repositories in built.items():
         lines.append(f"{variable}:")

@@ -30,7 +30,7 @@ def free_port() -> int:
 
 
 @pytest.fixture
-def cache(tmp_path: Path) -> Iterator[Path]:
+def cache(tmp_path: Path, free_port: int) -> Iterator[Path]:
     """A cache with the images and kernels of the user's own, which are built only once, and a registry apart."""
     (tmp_path / "cache").mkdir()
     for kind in ("images", "kernels"):
@@ -38,7 +38,7 @@ def cache(tmp_path: Path) -> Iterator[Path]:
         shared.mkdir(parents=True, exist_ok=True)
         (tmp_path / "cache" / kind).symlink_to(shared)
     yield tmp_path / "cache"
-    server.stop(tmp_path / "cache" / "registry")
+    server.stop(tmp_path / "cache" / f"registry-{free_port}")
 
 
 def up(cache: Path, port: int, directory: Path) -> list[str]:
@@ -79,9 +79,9 @@ def test_demo_images(
     assert [(kernel["modes"], kernel["image"].endswith(f"@{kernel['digest']}")) for kernel in deployed] == [(["pv", "pvh"], True)] * 2
     assert [kernel["release"].split(".")[:2] for kernel in deployed] == [["6", "12"], ["6", "1"]]
 
-    assert cli.main(["--cache", str(cache), "down"]) == 0
-    assert cli.main(["--cache", str(cache), "down"]) == 0
-    assert capsys.readouterr().out.splitlines()[-2:] == ["registry stopped", "no registry of the demo is running"]
+    for _time in range(2):
+        assert cli.main(["--cache", str(cache), "down", "--port", str(free_port)]) == 0
+    assert capsys.readouterr().out.splitlines()[-2:] == ["registry stopped", f"no registry of the demo is running on port {free_port}"]
 
 
 def test_port_in_use(cache: Path, free_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
