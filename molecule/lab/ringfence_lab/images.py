@@ -49,6 +49,8 @@ PACKAGES = (
     "python3-apt",
 )
 
+_CUSTOMIZE = "ringfence-lab-customize"
+
 _BUILD_MIB = 6000
 """Archive, unpacked tree and disk lie side by side for a moment."""
 
@@ -79,8 +81,9 @@ def image_digest(suite: str, public_key: str, customization: dict[str, bytes], b
     return hashlib.sha256(json.dumps(ingredients, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def overlay_archive(root: Path, public_key: str) -> bytes:
-    """A tar archive of the files below ``root`` plus root's authorized key, owned by root whoever owns the checkout."""
+def overlay_archive(image_files: Path, public_key: str) -> bytes:
+    """A tar archive of the files below ``root/``, the customization and root's authorized key, owned by root whoever owns the checkout."""
+    root = image_files / "root"
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as archive:
 
@@ -92,6 +95,7 @@ def overlay_archive(root: Path, public_key: str) -> bytes:
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 add(str(path.relative_to(root)), path.read_bytes(), 0o755 if os.access(path, os.X_OK) else 0o644)
+        add(_CUSTOMIZE, (image_files / "customize.sh").read_bytes(), 0o755)
         directory = tarfile.TarInfo("root/.ssh")
         directory.type, directory.mode = tarfile.DIRTYPE, 0o700
         archive.addfile(directory)
@@ -124,7 +128,7 @@ def build(name: str, cache: Path, progress: Progress) -> Path:
 def _require_tools(cache: Path) -> None:
     programs = ["mmdebstrap", "mkfs.ext4", "mkfs.vfat", "mcopy", "sfdisk", "tar"]
     if os.geteuid() != 0:
-        programs.append("fakeroot")
+        programs += ["fakeroot", "newuidmap"]
     require(programs, {KEYRING: "debian-archive-keyring"})
     require_space(cache, _BUILD_MIB, "building an image")
 
@@ -143,7 +147,7 @@ def _compose(suite: str, public_key: str, image: Path, progress: Progress) -> No
     log.unlink(missing_ok=True)
     try:
         overlay, archive, unfinished = work / "overlay.tar", work / "root.tar", work / "disk.raw"
-        overlay.write_bytes(overlay_archive(IMAGE_FILES / "root", public_key))
+        overlay.write_bytes(overlay_archive(IMAGE_FILES, public_key))
         progress.say(f"composing {suite} from Debian's packages (log: {log})")
         run(
             [
@@ -154,7 +158,8 @@ def _compose(suite: str, public_key: str, image: Path, progress: Progress) -> No
                 f"--setup-hook=tar-in {overlay} /",
                 # The package lists stay, as after an installation: the first apt-get update then has little to fetch.
                 "--skip=cleanup/apt/lists",
-                f'--customize-hook={IMAGE_FILES / "customize.sh"} "$1" {disk.ROOT_UUID}',
+                # From inside: without root, mmdebstrap's user cannot read the checkout.
+                f'--customize-hook=sh "$1/{_CUSTOMIZE}" "$1" {disk.ROOT_UUID} && rm "$1/{_CUSTOMIZE}"',
                 suite,
                 str(archive),
                 *sources(suite),

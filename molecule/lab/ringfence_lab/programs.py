@@ -24,6 +24,7 @@ PACKAGES: Mapping[str, str] = {
     "ssh": "openssh-client",
     "ssh-keygen": "openssh-client",
     "fakeroot": "fakeroot",
+    "newuidmap": "uidmap",
 }
 """Program → the Debian package that carries it."""
 

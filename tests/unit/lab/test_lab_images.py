@@ -46,10 +46,11 @@ def test_another_package_list_makes_another_image(monkeypatch: pytest.MonkeyPatc
 
 
 def test_overlaid_files_belong_to_root_and_keep_their_executable_bit(tmp_path: Path) -> None:
-    (tmp_path / "etc").mkdir()
-    (tmp_path / "etc/plain").write_text("x")
-    (tmp_path / "etc/program").write_text("y")
-    (tmp_path / "etc/program").chmod(0o700)
+    (tmp_path / "root/etc").mkdir(parents=True)
+    (tmp_path / "root/etc/plain").write_text("x")
+    (tmp_path / "root/etc/program").write_text("y")
+    (tmp_path / "root/etc/program").chmod(0o700)
+    (tmp_path / "customize.sh").write_text("z")
     with tarfile.open(fileobj=io.BytesIO(images.overlay_archive(tmp_path, "ssh-ed25519 A\n"))) as archive:
         modes = {member.name: (member.mode, member.uid, member.gid) for member in archive}
         keys = archive.extractfile("root/.ssh/authorized_keys")
@@ -57,6 +58,7 @@ def test_overlaid_files_belong_to_root_and_keep_their_executable_bit(tmp_path: P
         assert keys.read() == b"ssh-ed25519 A\n"
     assert modes["etc/plain"] == (0o644, 0, 0)
     assert modes["etc/program"] == (0o755, 0, 0)
+    assert modes["ringfence-lab-customize"] == (0o755, 0, 0)
     assert modes["root/.ssh"] == (0o700, 0, 0)
     assert modes["root/.ssh/authorized_keys"] == (0o600, 0, 0)
 
