@@ -58,12 +58,13 @@ def prepare(options: boot.Options, *, check: bool) -> Outcome:
     if problems:
         raise InvalidDeclaration(problems)
     files = boot.host_files(options, _running().linux)
-    if _xen_is_default():
+    trusted = _xen_is_trusted()
+    if trusted:
         # A changed boot configuration waits for a trial of its own.
         files = [file for file in files if file.path != boot.GRUB_FILE]
     changes = host_files.outdated(files)
     linux = _entries().linux
-    retarget = not _xen_is_default() and linux is not None and _saved_entry() != linux
+    retarget = not trusted and linux is not None and _saved_entry() != linux
     if not check:
         host_files.write(files)
         if retarget:
@@ -74,13 +75,13 @@ def prepare(options: boot.Options, *, check: bool) -> Outcome:
 def arm(options: boot.Options, *, reboot: bool, check: bool) -> Outcome:
     """Make GRUB's entry for Xen as declared and, if it has to be booted and ``reboot`` allows it, the next boot a trial of it.
 
-    A default that was confirmed is left as it is until a reboot is allowed.
+    A Xen that is trusted already is left as it is until a reboot is allowed.
 
     :raises RingfenceError: when GRUB does not get the entry.
     """
     running = _running()
     pending = boot.reasons_to_reboot(running, options)
-    if pending and _xen_is_default() and not reboot:
+    if pending and _xen_is_trusted() and not reboot:
         return Outcome(pending=pending)
     files = boot.host_files(options, running.linux)
     changes = host_files.outdated(files)
@@ -237,6 +238,11 @@ def _saved_entry() -> str:
 def _xen_is_default() -> bool:
     """Whether a boot into Xen has been confirmed before and is what GRUB does by itself."""
     return _saved_entry().startswith("xen-")
+
+
+def _xen_is_trusted() -> bool:
+    """Whether Xen has been confirmed before, or this is a Xen host already, by other hands and not by a trial that is under way."""
+    return _xen_is_default() or (booted_into_xen() and not _MARKER.exists())
 
 
 def _read_marker() -> dict[str, Any]:

@@ -149,6 +149,17 @@ def test_a_confirmed_default_waits_for_a_reboot_that_is_allowed(world: World) ->
     assert (world.commands, world.saved) == ([], XEN)
 
 
+def test_a_xen_host_of_other_hands_stays_one_until_a_reboot_is_allowed(world: World) -> None:
+    world.boot_xen(OTHER_OPTIONS)
+    world.outdated = {boot.GRUB_FILE: ("", "new")}
+    assert not xen_host.prepare(OPTIONS, check=False).changed
+    outcome = xen_host.arm(OPTIONS, reboot=False, check=False)
+    assert not outcome.changed
+    assert outcome.pending
+    assert boot.GRUB_FILE not in world.written
+    assert (world.commands, world.saved) == ([], "")
+
+
 def test_without_leave_to_reboot_xen_is_ready_and_linux_stays(world: World) -> None:
     outcome = xen_host.arm(OPTIONS, reboot=False, check=False)
     assert (outcome.changed, outcome.armed, outcome.unconfirmed) == (True, False, False)
