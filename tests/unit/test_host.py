@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
+from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports
+from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports, xl_info
 
 # From proc(5); the ports are 8080 (1F90) listening, 22 (0016) connected, 631 (0277) listening.
 TCP = """\
@@ -41,3 +42,10 @@ def test_a_port_is_in_use_while_a_program_listens_on_it(kind: int, protocol: str
             listener.listen()
         assert (port, protocol) in listening_ports()
     assert (port, protocol) not in listening_ports()
+
+
+def test_what_xl_says_is_read_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "xl").write_text("#!/bin/sh\n[ $1 = info ] && printf 'free_memory  : 512\\nxen_commandline : a=b:c d\\nodd\\n'\n")
+    (tmp_path / "xl").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    assert xl_info() == {"free_memory": "512", "xen_commandline": "a=b:c d"}

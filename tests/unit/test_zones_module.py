@@ -1,0 +1,142 @@
+"""Tests of the modules ``zones`` and ``zone_exec``: what they return, on a made-up host."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import made_up_host
+import pytest
+import yaml
+from ansible.module_utils.testing import patch_module_args
+from made_up_host import Host, digest, reference
+
+from ansible_collections.ringfence.zones.plugins.module_utils import channel, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.channel import Answer
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.modules import zone_exec, zones
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host with the image 1 in its registry."""
+    made = made_up_host.make(tmp_path / "store", monkeypatch)
+    made.publish("1")
+    return made
+
+
+def _run(module: Any, capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
+    """What a module returns for arguments."""
+    with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
+        module.main()
+    result: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert bool(ended.value.code) is result.get("failed", False)
+    return result
+
+
+def _zones(host: Host, capsys: pytest.CaptureFixture[str], *declared: dict[str, Any], **arguments: Any) -> dict[str, Any]:
+    return _run(zones, capsys, zones=list(declared), store=str(host.store.root), **arguments)
+
+
+def _zone(**fields: Any) -> dict[str, Any]:
+    return {"name": "web", "image": reference("1"), **fields}
+
+
+def test_what_is_returned_is_what_is_documented(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    documented = yaml.safe_load(zones.RETURN)
+    result = _zones(host, capsys, _zone())
+    assert result["changed"] is True
+    assert set(result) - {"changed", "invocation"} == set(documented)
+    assert set(result["zones"][0]) == set(documented["zones"]["contains"])
+
+
+def test_check_mode_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    result = _zones(host, capsys, _zone(), _ansible_check_mode=True)
+    assert (result["changed"], result["zones"][0]["action"]) == (True, "create")
+    assert host.hypervisor.calls == []
+
+
+def test_a_difference_shows_no_value_of_a_variable(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    _zones(host, capsys, _zone(environment={"A": "first-secret"}))
+    result = _zones(host, capsys, _zone(environment={"A": "second-secret"}, memory="256MiB"), _ansible_diff=True)
+    before, after = result["diff"]["before"]["web"], result["diff"]["after"]["web"]
+    assert (before["memory"], after["memory"]) == (128, 256)
+    assert before["environment"] == after["environment"] == ["A"]
+    del result["invocation"]
+    assert "secret" not in json.dumps(result)
+
+
+@pytest.mark.parametrize("declared", [{"state": "absent", "name": "web"}, _zone()])
+def test_a_difference_shows_what_comes_and_goes(host: Host, capsys: pytest.CaptureFixture[str], declared: dict[str, Any]) -> None:
+    comes = declared.get("state") != "absent"
+    if not comes:
+        _zones(host, capsys, _zone())
+    difference = _zones(host, capsys, declared, _ansible_diff=True)["diff"]
+    present, gone = (difference["after"], difference["before"]) if comes else (difference["before"], difference["after"])
+    assert present["web"]["image"] == digest("1")
+    assert gone == {"web": None}
+
+
+def test_a_bad_declaration_fails_and_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    result = _zones(host, capsys, _zone(memry="1GiB"))
+    assert result["failed"] is True
+    assert result["msg"] == "zone web: unknown field memry; did you mean memory?"
+    assert (result["zones"], result["undeclared"]) == ([], [])
+    assert not result.get("changed")
+    assert host.hypervisor.calls == []
+
+
+def test_a_failure_in_the_middle_tells_what_was_reached(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    host.hypervisor.unstartable.add("web")
+    result = _zones(host, capsys, _zone(), _zone(name="db"))
+    assert (result["failed"], result["changed"]) == (True, True)
+    assert result["msg"] == "zone web: create: libvirt cannot start it"
+    assert {zone["name"]: zone["failed"] for zone in result["zones"]} == {"db": False, "web": True}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What was asked of the channel; ``answer`` in it is what it answers."""
+    known: dict[str, Any] = {"answer": Answer(0, b"out\xff\n", b"error", truncated=False)}
+
+    class Hypervisor:
+        def zone_domain_id(self, name: str) -> int:
+            if name != "web":
+                raise RingfenceError(f"zone {name}: not on this host")
+            return 7
+
+    def execute(*arguments: Any, **options: Any) -> Answer:
+        known.update(arguments=arguments, options=options)
+        answer: Answer = known["answer"]
+        return answer
+
+    monkeypatch.setattr(zone_exec, "Hypervisor", Hypervisor)
+    monkeypatch.setattr(channel, "execute", execute)
+    return known
+
+
+def test_a_command_in_a_zone_is_run_and_its_answer_returned(host: Host, capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
+    result = _run(zone_exec, capsys, name="web", argv=["cat", "-"], stdin="in", timeout=5, limit=9, store=str(host.store.root))
+    assert asked["arguments"] == ("web", 7, zone_files.channel_key(host.store), ["cat", "-"])
+    assert asked["options"] == {"stdin": b"in", "timeout": 5.0, "limit": 9}
+    assert {key: result[key] for key in yaml.safe_load(zone_exec.RETURN)} == {
+        "rc": 0,
+        "stdout": "out\ufffd\n",
+        "stderr": "error",
+        "truncated": False,
+    }
+    assert result["changed"] is True
+
+
+def test_a_command_that_fails_fails_the_task_with_its_output(capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
+    asked["answer"] = Answer(3, b"out", b"error", truncated=True)
+    result = _run(zone_exec, capsys, name="web", argv=["false"])
+    assert result["failed"] is True
+    assert result["msg"] == "zone web: false exited with 3"
+    assert (result["rc"], result["stdout"], result["stderr"], result["truncated"]) == (3, "out", "error", True)
+
+
+def test_a_zone_that_is_not_there_fails_the_task(capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
+    assert _run(zone_exec, capsys, name="db", argv=["true"])["msg"] == "zone db: not on this host"
+    assert "arguments" not in asked
