@@ -57,7 +57,7 @@ def resolve_user(user: str, passwd: str, group: str) -> dict[str, Any]:
     :returns: the ``user`` object of the runtime specification.
     :raises RingfenceError: for a name that the image does not know.
     """
-    name, _, group_name = user.partition(":")
+    name, _colon, group_name = user.partition(":")
     groups = [fields for fields in _accounts(group) if _is_id(fields[2])]
     entry = _entry(name or "0", passwd)
     if entry:

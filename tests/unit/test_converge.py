@@ -536,7 +536,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
 
         with monkeypatch.context() as patched:
             for step in steps:
-                where, _, name = step.partition(".")
+                where, _dot, name = step.partition(".")
                 target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "network": converge}[where]
                 patched.setattr(target, name or "write_atomically", counted(getattr(target, name or "write_atomically")))
             try:
