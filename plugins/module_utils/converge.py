@@ -15,7 +15,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import images, ker
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
+from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
@@ -250,7 +250,8 @@ class _Converge:
             return False
 
     def _write_network(self, definitions: Mapping[str, Definition]) -> None:
-        ruleset = network.ruleset({definition.index: definition.zone.ports for definition in definitions.values()})
+        published = {definition.index: definition.zone.ports for definition in definitions.values()}
+        ruleset = network.ruleset(published, routes_others=routes_others())
         path = self.store.root / "network.nft"
         if path.exists() and path.read_text(encoding="utf-8") == ruleset and _table_loaded():
             return

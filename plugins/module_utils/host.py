@@ -9,6 +9,9 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 
+FORWARDING = Path("/etc/sysctl.d/60-ringfence.conf")
+"""Our file that turns forwarding on, on a host that did not route before."""
+
 _LISTEN = "0A"
 _UNCONNECTED = "07"
 
@@ -22,6 +25,11 @@ def listening_ports() -> set[tuple[int, str]]:
             if path.exists():
                 ports |= {(number, protocol) for number in _local_ports(path.read_text(encoding="ascii"), state)}
     return ports
+
+
+def routes_others() -> bool:
+    """Whether this host is a router by its operator's will: it forwards, and not because of us."""
+    return not FORWARDING.exists() and Path("/proc/sys/net/ipv4/ip_forward").read_text(encoding="ascii").strip() == "1"
 
 
 def xl_info() -> dict[str, str]:

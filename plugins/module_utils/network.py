@@ -52,12 +52,14 @@ def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
     return result
 
 
-def ruleset(published: Mapping[int, Iterable[Port]]) -> str:
+def ruleset(published: Mapping[int, Iterable[Port]], *, routes_others: bool) -> str:
     """The nftables table ``inet ringfence`` as one transaction that replaces it. No other table is touched.
 
     Closed unless published: between zones, from a zone to the host, and from a zone to the network.
 
     :param published: the published ports by the index of their zone, for every zone of the host.
+    :param routes_others: whether the host was a router before it had zones. If not, what is neither for nor from a zone is dropped:
+        forwarding, which published ports need, makes no router of it.
     """
     maps = {
         protocol: ", ".join(
@@ -70,18 +72,25 @@ def ruleset(published: Mapping[int, Iterable[Port]]) -> str:
     }
     lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
     for protocol, elements in maps.items():
-        lines.append(f"\tmap published_{protocol} {{")
-        lines.append("\t\ttype inet_service : ipv4_addr . inet_service")
+        lines.append(f"    map published_{protocol} {{")
+        lines.append("        type inet_service : ipv4_addr . inet_service")
         if elements:
-            lines.append(f"\t\telements = {{ {elements} }}")
-        lines.append("\t}")
+            lines.append(f"        elements = {{ {elements} }}")
+        lines.append("    }")
     sources = ", ".join(f'"{interface(index)}" . {address(index)}' for index in sorted(published))
     lines += [
-        "\tset sources {",
-        "\t\ttype ifname . ipv4_addr",
-        *([f"\t\telements = {{ {sources} }}"] if sources else []),
-        "\t}",
+        "    set sources {",
+        "        type ifname . ipv4_addr",
+        *([f"        elements = {{ {sources} }}"] if sources else []),
+        "    }",
         *_CHAINS,
+        "    chain forward {",
+        "        type filter hook forward priority filter; policy accept;",
+        f'        iifname != "rz*" oifname != "rz*" {"accept" if routes_others else "drop"}',
+        "        ct state established,related accept",
+        '        oifname "rz*" iifname != "rz*" ct status dnat accept',
+        "        drop",
+        "    }",
         "}",
         "",
     ]
@@ -89,34 +98,27 @@ def ruleset(published: Mapping[int, Iterable[Port]]) -> str:
 
 
 _CHAINS = """\
-	chain spoofed {
-		# Before anything else looks at a packet of a zone: its source must be the zone's own address.
-		type filter hook prerouting priority raw; policy accept;
-		iifname "rz*" meta nfproto ipv6 drop
-		iifname "rz*" iifname . ip saddr != @sources drop
-	}
-	chain published_from_outside {
-		type nat hook prerouting priority dstnat; policy accept;
-		iifname "rz*" accept
-		meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
-		meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
-	}
-	chain published_from_the_host {
-		# The priority dstnat by number: Debian 12 refuses the name in this hook.
-		type nat hook output priority -100; policy accept;
-		ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
-		ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
-	}
-	chain forward {
-		type filter hook forward priority filter; policy accept;
-		iifname != "rz*" oifname != "rz*" accept
-		ct state established,related accept
-		oifname "rz*" iifname != "rz*" ct status dnat accept
-		drop
-	}
-	chain input {
-		type filter hook input priority filter; policy accept;
-		iifname != "rz*" accept
-		ct state established,related accept
-		drop
-	}""".split("\n")
+    chain spoofed {
+        # Before anything else looks at a packet of a zone: its source must be the zone's own address.
+        type filter hook prerouting priority raw; policy accept;
+        iifname "rz*" meta nfproto ipv6 drop
+        iifname "rz*" iifname . ip saddr != @sources drop
+    }
+    chain published_from_outside {
+        type nat hook prerouting priority dstnat; policy accept;
+        iifname "rz*" accept
+        meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
+        meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
+    }
+    chain published_from_the_host {
+        # The priority dstnat by number: Debian 12 refuses the name in this hook.
+        type nat hook output priority -100; policy accept;
+        ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
+        ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
+    }
+    chain input {
+        type filter hook input priority filter; policy accept;
+        iifname != "rz*" accept
+        ct state established,related accept
+        drop
+    }""".split("\n")

@@ -128,7 +128,7 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
     needs = {"xen_blkfront", "xen_netfront", "overlay", "ext4", image.filesystem, runtime.filesystem}
     channel = {"xen_gntalloc", "xen_gntdev", "xen_evtchn"}
     common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, kernel.load_order(needs | channel))
-    name, _, limit = definition.zone.restart.partition(":")
+    name, _colon, limit = definition.zone.restart.partition(":")
     settings = {
         "BASE_FILESYSTEM": runtime.filesystem,
         "IMAGE_FILESYSTEM": image.filesystem,
@@ -152,7 +152,7 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
     modes = {"etc/hostname": 0o644, "etc/hosts": 0o644, "etc/resolv.conf": 0o644}
     own = [Entry(f"zone/{path}", stat.S_IFREG | modes.get(path, 0o600), data) for path, data in content.items()]
     own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc")]
-    own += [Entry("zone", stat.S_IFDIR | 0o700)]
+    own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox")]
     return common + cpio_archive(own)
 
 

@@ -85,6 +85,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils import host_files, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -109,7 +110,9 @@ def main() -> None:
         supports_check_mode=True,
     )
     store = Store(Path(module.params["store"]))
-    files = [HostFile(**entry) for entry in module.params["files"]]
+    # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
+    needless = {str(FORWARDING)} if routes_others() else set()
+    files = [HostFile(**entry) for entry in module.params["files"] if entry["path"] not in needless]
     try:
         changes = host_files.outdated(files)
         before, after = runtime.compose(store, module.params["scripts"], check=module.check_mode)

@@ -51,20 +51,20 @@ def test_no_address_is_left() -> None:
 
 def _block(text: str, head: str) -> list[str]:
     """The lines of one map, set or chain, without its comments."""
-    found = re.search(rf"^\t{re.escape(head)} {{\n(.*?)^\t}}", text, re.DOTALL | re.MULTILINE)
+    found = re.search(rf"^    {re.escape(head)} {{\n(.*?)^    }}", text, re.DOTALL | re.MULTILINE)
     assert found, head
     return [line.strip() for line in found[1].splitlines() if not line.strip().startswith("#")]
 
 
 def test_the_table_is_replaced_as_a_whole_and_no_other_is_named() -> None:
-    lines = ruleset({1: [Port(80, 80)]}).splitlines()
+    lines = ruleset({1: [Port(80, 80)]}, routes_others=False).splitlines()
     assert lines[:3] == ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
     assert [line for line in lines if line.startswith(("table", "delete", "flush"))] == lines[:3]
     assert lines[-1] == "}"
 
 
 def test_the_published_ports_and_the_sources() -> None:
-    text = ruleset({2: [Port(8080, 80), Port(53, 53, "udp")], 1: [Port(443, 443)], 3: []})
+    text = ruleset({2: [Port(8080, 80), Port(53, 53, "udp")], 1: [Port(443, 443)], 3: []}, routes_others=False)
     assert _block(text, "map published_tcp") == [
         "type inet_service : ipv4_addr . inet_service",
         "elements = { 443 : 198.18.0.1 . 443, 8080 : 198.18.0.2 . 80 }",
@@ -80,27 +80,29 @@ def test_the_published_ports_and_the_sources() -> None:
 
 
 def test_without_zones_there_is_nothing_published() -> None:
-    assert "elements" not in ruleset({})
+    assert "elements" not in ruleset({}, routes_others=False)
 
 
 def test_the_order_of_zones_and_ports_does_not_show() -> None:
-    assert ruleset({1: [Port(1, 1), Port(2, 2)], 2: []}) == ruleset({2: [], 1: [Port(2, 2), Port(1, 1)]})
+    assert ruleset({1: [Port(1, 1), Port(2, 2)], 2: []}, routes_others=False) == ruleset(
+        {2: [], 1: [Port(2, 2), Port(1, 1)]}, routes_others=False
+    )
 
 
 def test_only_the_table_of_ports_and_sources_differs_between_hosts() -> None:
-    one, other = ruleset({}), ruleset({1: [Port(80, 80)]})
+    one, other = ruleset({}, routes_others=False), ruleset({1: [Port(80, 80)]}, routes_others=False)
     assert set(one.splitlines()) < set(other.splitlines())
 
 
 @pytest.mark.parametrize("chain", ["forward", "input"])
 def test_what_no_rule_lets_through_is_dropped(chain: str) -> None:
-    lines = _block(ruleset({1: []}), f"chain {chain}")
+    lines = _block(ruleset({1: []}, routes_others=False), f"chain {chain}")
     assert lines[-1] == "drop"
     assert lines[1].startswith('iifname != "rz*"')  # What is no business of zones passes first.
 
 
 def test_a_forged_source_is_dropped_before_anything_else_looks_at_it() -> None:
-    assert _block(ruleset({1: []}), "chain spoofed") == [
+    assert _block(ruleset({1: []}, routes_others=False), "chain spoofed") == [
         "type filter hook prerouting priority raw; policy accept;",
         'iifname "rz*" meta nfproto ipv6 drop',
         'iifname "rz*" iifname . ip saddr != @sources drop',

@@ -233,7 +233,7 @@ def test_reason_of_a_failure(said: str, monkeypatch: pytest.MonkeyPatch) -> None
     kind, advice = REASONS[said]
     with pytest.raises(registry.ImageError) as caught:
         registry.resolve("r.example/a:1")
-    assert type(caught.value) is kind
+    assert caught.type is kind
     assert str(caught.value).startswith("image r.example/a:1: ")
     assert advice in str(caught.value)
     assert said.replace("\\", "") in str(caught.value)

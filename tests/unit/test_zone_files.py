@@ -59,6 +59,7 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
     assert {path: mode for path, (mode, _content) in files.items()} == {
         "init": 0o755,
         "bin/busybox": 0o755,
+        "bin/sh": 0o755,
         "modules/netfront.ko": 0o644,
         "modules/order": 0o644,
         "zone/settings": 0o600,
@@ -69,6 +70,7 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
         "zone/etc/resolv.conf": 0o644,
     }
     assert files["init"][1] == b"#!boot e"
+    assert files["bin/sh"] == files["bin/busybox"]
     assert files["modules/order"][1] == b"netfront.ko\n"
     assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "")
     assert files["zone/authorized_keys"][1] == b"ssh-ed25519 AAAA ringfence\n"

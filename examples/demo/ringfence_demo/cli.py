@@ -36,8 +36,9 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:
+def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
     """Built images and the registry's data: ``$RINGFENCE_DEMO_CACHE``, or ``ringfence-demo`` in the user's cache folder."""
+    environment = os.environ if environment is None else environment
     if chosen := environment.get("RINGFENCE_DEMO_CACHE"):
         return Path(chosen).absolute()
     base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", "/"), ".cache")
