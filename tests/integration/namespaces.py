@@ -1,4 +1,4 @@
-"""A host, two zones and a machine outside, as network namespaces: says in JSON which connections come about.
+"""A host, two zones and machines outside, as network namespaces: says in JSON which connections come about.
 
 Run by ``test_network`` as root of a namespace of its own, so nothing of this machine's network changes. The links of the zones
 are set up by the host's own script ``vif``, the rules are those of the library; only Xen's tool stack is made up.
@@ -21,6 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
 
 VIF = Path(__file__).parents[2] / "roles" / "runtime" / "files" / "vif"
 HOST, OUTSIDE = "10.9.0.1", "10.9.0.2"
+BEYOND = "10.8.0.2"
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
 
@@ -60,13 +61,13 @@ def add_zone(index: int, fakes: Path) -> None:
     run("ip", "-netns", name, "-batch", "-", stdin=f"{commands}route add default via {network.GATEWAY}\n")
 
 
-def add_outside() -> None:
-    """A machine in the host's network, which would route the addresses of zones to the host."""
-    run("ip", "netns", "add", "outside")
-    run("ip", "link", "add", "uplink", "type", "veth", "peer", "name", "eth0", "netns", "outside")
-    run("ip", "-batch", "-", stdin=f"link set lo up\nlink set uplink up\naddress add {HOST}/24 dev uplink\n")
-    commands = f"link set lo up\nlink set eth0 up\naddress add {OUTSIDE}/24 dev eth0\nroute add default via {HOST}\n"
-    run("ip", "-netns", "outside", "-batch", "-", stdin=commands)
+def add_machine(name: str, address: str, gateway: str) -> None:
+    """A machine in one of the host's networks, which takes the host for its router."""
+    run("ip", "netns", "add", name)
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+    run("ip", "-batch", "-", stdin=f"link set lo up\nlink set {name} up\naddress add {gateway}/24 dev {name}\n")
+    commands = f"link set lo up\nlink set eth0 up\naddress add {address}/24 dev eth0\nroute add default via {gateway}\n"
+    run("ip", "-netns", name, "-batch", "-", stdin=commands)
 
 
 def serve(name: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -128,13 +129,14 @@ def main() -> None:
         (fakes / name).chmod(0o755)
     run("ip", "netns", "attach", "host", str(os.getpid()))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    add_outside()
+    add_machine("outside", OUTSIDE, HOST)
+    add_machine("beyond", BEYOND, "10.8.0.1")
     for index in (1, 2):
         add_zone(index, fakes)
     published = {1: [Port(8080, 80)], 2: [Port(8081, 80), Port(53, 53, "udp")]}
     for _again in range(2):
         run("nft", "-f", "-", stdin=network.ruleset(published, routes_others=False))
-    streams = [serve(*place) for place in (("host", 22), ("outside", 80), ("zone1", 80), ("zone1", 81), ("zone2", 80))]
+    streams = [serve(*place) for place in (("host", 22), ("outside", 80), ("beyond", 80), ("zone1", 80), ("zone1", 81), ("zone2", 80))]
     with serve("zone2", 53, socket.SOCK_DGRAM) as server, serve("outside", 0, socket.SOCK_DGRAM) as client:
         found = {
             "outside to a published port": connects("outside", HOST, 8080),
@@ -143,6 +145,7 @@ def main() -> None:
             "outside to the host": connects("outside", HOST, 22),
             "outside to a port that is not published": connects("outside", HOST, 81),
             "outside to a zone's own address": connects("outside", network.address(1), 80),
+            "outside through the host": connects("outside", BEYOND, 80),
             "zone to another zone": connects("zone1", network.address(2), 80),
             "zone to a published port of another zone": connects("zone1", HOST, 8081),
             "zone to its gateway": connects("zone1", network.GATEWAY, 22),
@@ -152,7 +155,12 @@ def main() -> None:
         }
         run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
         found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client)
+    run("nft", "-f", "-", stdin=network.ruleset(published, routes_others=True))
+    found["on a router: outside through the host"] = connects("outside", BEYOND, 80)
+    found["on a router: outside to a zone's own address"] = connects("outside", network.address(1), 80)
+    found["on a router: zone to the outside"] = connects("zone1", OUTSIDE, 80)
     run("nft", "delete", "table", "inet", "ringfence")
+    found["without rules: outside through the host"] = connects("outside", BEYOND, 80)
     found["without rules: zone to another zone"] = connects("zone1", network.address(2), 80)
     found["without rules: zone to the host"] = connects("zone1", HOST, 22)
     found["without rules: zone to the outside"] = connects("zone1", OUTSIDE, 80)
