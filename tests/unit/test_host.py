@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports, xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils import host
+from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports, routes_others, xl_info
 
 # From proc(5); the ports are 8080 (1F90) listening, 22 (0016) connected, 631 (0277) listening.
 TCP = """\
@@ -49,3 +50,17 @@ def test_what_xl_says_is_read_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "xl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert xl_info() == {"free_memory": "512", "xen_commandline": "a=b:c d"}
+
+
+@pytest.mark.parametrize(
+    ("forwarding", "ours", "expected"), [("1", False, True), ("1", True, False), ("0", False, False), ("0", True, False)]
+)
+def test_a_host_that_forwards_because_of_zones_is_no_router(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forwarding: str, ours: bool, expected: bool
+) -> None:
+    (tmp_path / "ip_forward").write_text(f"{forwarding}\n")
+    if ours:
+        (tmp_path / "ours").touch()
+    monkeypatch.setattr(host, "FORWARDING", tmp_path / "ours")
+    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).name)
+    assert routes_others() is expected
