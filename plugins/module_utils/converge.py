@@ -33,6 +33,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone, parse_zones
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
+_RULES = "network.nft"
+"""The file in the store that the unit ringfence-network loads at boot."""
+
 _OVERHEAD = 8
 """MiB that Xen itself takes for one small domain: page tables, the domain's structures, shadow or HAP memory."""
 
@@ -46,11 +49,12 @@ class Report:
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     failures: list[str] = dataclasses.field(default_factory=list)
+    rules_changed: bool = False
 
     @property
     def changed(self) -> bool:
         """Whether anything on the host was, or would be, changed."""
-        return any(zone["changed"] for zone in self.zones)
+        return self.rules_changed or any(zone["changed"] for zone in self.zones)
 
 
 def converge(store: Store, declared: list[dict[str, Any]], *, prune: bool, check: bool, start_timeout: float) -> Report:
@@ -106,6 +110,7 @@ class _Converge:
                 report.before[step.name], report.after[step.name] = step.before, step.after
         if check:
             report.zones = [self._result(step) for step in steps]
+            report.rules_changed = not self._has_rules(_rules(steps, observed))
         else:
             self._apply(steps, observed, report)
         return report
@@ -211,19 +216,13 @@ class _Converge:
 
     def _apply(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report) -> None:
         prepared = {step.name: self._prepare(step, report) for step in steps}
-        running = {name: zone.definition for name, zone in observed.items() if zone.definition}
+        report.zones = [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
+        steps = [step for step in steps if prepared[step.name]]
+        rules = _rules(steps, observed)
+        report.rules_changed = not self._has_rules(rules)
+        if report.rules_changed:
+            self._load_rules(rules)
         for step in steps:
-            if not prepared[step.name]:
-                report.zones.append({**self._result(step, failed=True), "changed": False})
-                continue
-            if step.action == REMOVE:
-                running.pop(step.name, None)
-            elif step.definition:
-                running[step.name] = step.definition
-        self._write_network(running)
-        for step in steps:
-            if not prepared[step.name]:
-                continue
             try:
                 self._apply_step(step)
                 report.zones.append(self._result(step))
@@ -249,15 +248,15 @@ class _Converge:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
 
-    def _write_network(self, definitions: Mapping[str, Definition]) -> None:
-        published = {definition.index: definition.zone.ports for definition in definitions.values()}
-        ruleset = network.ruleset(published, routes_others=routes_others())
-        path = self.store.root / "network.nft"
-        if path.exists() and path.read_text(encoding="utf-8") == ruleset and _table_loaded():
-            return
-        # Kept, for the next boot of the host, only if it loads.
-        run(["nft", "-f", "-"], stdin=ruleset.encode())
-        write_atomically(path, ruleset.encode())
+    def _has_rules(self, rules: str) -> bool:
+        """Whether these rules are loaded, and kept for the next boot of the host."""
+        kept = self.store.root / _RULES
+        return kept.exists() and kept.read_text(encoding="utf-8") == rules and _table_loaded()
+
+    def _load_rules(self, rules: str) -> None:
+        # Kept only if they load.
+        run(["nft", "-f", "-"], stdin=rules.encode())
+        write_atomically(self.store.root / _RULES, rules.encode())
 
     def _apply_step(self, step: Step) -> None:
         if step.action == KEEP:
@@ -324,6 +323,18 @@ class _Converge:
             )
             result["environment"] = sorted(definition.zone.environment)
         return result
+
+
+def _rules(steps: Sequence[Step], observed: Mapping[str, Observed]) -> str:
+    """The network rules of a host on which these steps have been taken."""
+    definitions = {name: zone.definition for name, zone in observed.items() if zone.definition}
+    for step in steps:
+        if step.action == REMOVE:
+            definitions.pop(step.name, None)
+        elif step.definition:
+            definitions[step.name] = step.definition
+    published = {definition.index: definition.zone.ports for definition in definitions.values()}
+    return network.ruleset(published, routes_others=routes_others())
 
 
 def _table_loaded() -> bool:

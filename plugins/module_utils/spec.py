@@ -219,7 +219,8 @@ def _parse_zone(label: str, entry: dict[str, Any], problems: list[str]) -> list[
             except RingfenceError as error:  # Of the image reference; it names field, value and what is accepted.
                 problems.append(f"{label}: {error}")
             except Rejected as rejected:
-                problems.append(f"{label}: {key}: {_shown(value)} is not accepted; accepted: {rejected}")
+                told = _shown(_without_values(value) if key == "environment" else value)
+                problems.append(f"{label}: {key}: {told} is not accepted; accepted: {rejected}")
     if entry.get("name") is None:
         problems.append(f"{label}: name is missing; each zone needs one")
     if entry.get("image") is None and values.get("state") != "absent":
@@ -244,6 +245,15 @@ def _conflicts(zones: list[Zone]) -> list[str]:
                 )
             publishers.setdefault(key, zone.name)
     return problems
+
+
+def _without_values(environment: Any) -> Any:
+    """An environment of any shape with its values hidden: they are often secret."""
+    if isinstance(environment, dict):
+        return dict.fromkeys(environment, "…")
+    if isinstance(environment, list):
+        return [_without_values(entry) for entry in environment]
+    return f"{environment.split('=', 1)[0]}=…" if isinstance(environment, str) and "=" in environment else environment
 
 
 def _shown(value: Any) -> str:

@@ -104,6 +104,8 @@ def main() -> None:
             "limit": {"type": "int", "default": 1048576},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
+        # What is passed to a command is often secret: not for the host's journal.
+        no_log=True,
     )
     name = module.params["name"]
     try:

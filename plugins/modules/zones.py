@@ -185,6 +185,8 @@ def main() -> None:
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         supports_check_mode=True,
+        # What is passed to containers is often secret: not for the host's journal.
+        no_log=True,
     )
     try:
         report = converge(
