@@ -22,7 +22,8 @@ from ringfence_lab.qemu import Forward
 
 _DEFAULT_SUITE = "debian13"
 _DEFAULT_MEMORY_MIB = 4096
-_DEFAULT_CPUS = 2
+_DEFAULT_CPUS = 1
+"""Emulated CPUs that wait for each other while one of them has no turn on a busy machine cost far more than a second one brings."""
 
 
 def main(arguments: Sequence[str]) -> int:
