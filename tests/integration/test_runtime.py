@@ -33,8 +33,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def _compose(store: Store, scripts: Mapping[str, str] = SCRIPTS, *, check: bool = False) -> tuple[str | None, str | None]:
-    return runtime.compose(store, scripts, check=check)
+def _compose(store: Store, scripts: Mapping[str, str] | None = None, *, check: bool = False) -> tuple[str | None, str | None]:
+    return runtime.compose(store, scripts or SCRIPTS, check=check)
 
 
 def _listing(base: Path) -> dict[str, str]:
