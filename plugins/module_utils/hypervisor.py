@@ -60,6 +60,9 @@ class Hypervisor:
         foreign: set[str] = set()
         for domain in self._connection.listAllDomains():
             name = domain.name()
+            if domain.ID() == 0:  # The host itself; libvirt has no answer when asked for its metadata.
+                foreign.add(name)
+                continue
             try:
                 # As it was last defined: a change that restarts nothing is not in what runs.
                 text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
