@@ -10,6 +10,8 @@ IMPORTER := build/importer
 export ANSIBLE_HOME := $(CURDIR)/build/ansible
 export ANSIBLE_COLLECTIONS_PATH := $(CURDIR)/build
 export PYTHONPATH := $(CURDIR)/build
+# Molecule shows what it runs as it is.
+export MOLECULE_COMMAND_BORDERS := 0
 
 # Puts the tools on the path of one command. Not exported for all: the recipe of .venv must not find .venv's own Python.
 TOOLS := PATH="$(CURDIR)/$(VENV)/bin:$$PATH"

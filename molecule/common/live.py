@@ -1,0 +1,62 @@
+"""What the tests ask of a live host, in few logins: each costs most of a second on an emulated CPU."""
+
+from __future__ import annotations
+
+import json
+import os
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+_COLLECT = Path(__file__).with_name("collect.py")
+
+
+class Live:
+    """A host that molecule has converged, and its zones."""
+
+    def __init__(self, host: Any) -> None:
+        self.host = host
+        self.variables: dict[str, Any] = host.ansible.get_variables()
+
+    @property
+    def declared(self) -> dict[str, dict[str, Any]]:
+        """The declared zones by name."""
+        return {zone["name"]: zone for zone in self.variables["ringfence_zones"]}
+
+    def run(self, script: str) -> str:
+        """What a shell script prints on the host; it has to succeed."""
+        done = self.host.run("bash -euc %s", script)
+        assert done.rc == 0, f"exit status {done.rc}: {done.stderr}{done.stdout}"
+        return str(done.stdout)
+
+    def facts(self) -> dict[str, Any]:
+        """What ``collect.py`` finds; after a boot it waits for the zones."""
+        done = self.host.run("python3 -c %s", _COLLECT.read_text(encoding="utf-8"))
+        assert done.rc == 0, done.stderr
+        facts: dict[str, Any] = json.loads(done.stdout)
+        return facts
+
+    def module(self, name: str, /, **arguments: Any) -> dict[str, Any]:
+        """The result of one of the collection's modules, whether it failed or not."""
+        try:
+            result: dict[str, Any] = self.host.ansible(f"ringfence.zones.{name}", json.dumps(arguments), check=False)
+        except self.host.ansible.AnsibleException as failure:
+            return {**failure.result, "failed": True}
+        return result
+
+    def in_zone(self, zone: str, script: str) -> str:
+        """What a shell script prints in a zone's container; it has to succeed."""
+        result = self.module("zone_exec", name=zone, argv=["sh", "-euc", script])
+        assert result.get("rc") == 0, result
+        return str(result["stdout"])
+
+    def page_from_outside(self) -> str:
+        """What zone web's published port answers on the machine that the host runs on."""
+        with urllib.request.urlopen(self.variables["page"], timeout=30) as answer:
+            content: bytes = answer.read()
+        return content.decode().strip()
+
+    def converges(self) -> list[dict[str, Any]]:
+        """The runs of converge.yml on this host, oldest first."""
+        lines = (Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "runs.jsonl").read_text(encoding="utf-8").splitlines()
+        return [run for run in map(json.loads, lines) if run["playbook"] == "converge.yml"]
