@@ -62,6 +62,7 @@ _PACKAGES = (
     "kmod",
     "xz-utils",
     "zstd",
+    "lz4",
     # what the zone base is composed of, and the way into a zone
     "busybox-static",
     "crun",
