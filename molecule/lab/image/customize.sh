@@ -12,6 +12,11 @@ mkdir -p "$root/etc/systemd/system-generators"
 ln -sf /dev/null "$root/etc/systemd/system-generators/systemd-ssh-generator"
 chroot "$root" systemctl --quiet enable systemd-networkd.service ssh.service
 
+# Whoever waits for a slow machine makes connections that end early; newer versions of sshd lock their source out for that.
+if grep -qi persourcepenalties "$root/usr/sbin/sshd"; then
+    echo 'PerSourcePenalties no' >"$root/etc/ssh/sshd_config.d/ringfence-lab.conf"
+fi
+
 # What grub-install leaves behind on a Debian machine with UEFI, which it cannot do without the machine's devices.
 grub=$root/usr/lib/grub/x86_64-efi
 install -D -m 644 "$grub/monolithic/grubx64.efi" "$root/boot/efi/EFI/debian/grubx64.efi"

@@ -35,8 +35,11 @@ class Ssh:
         """The command line that runs ``remote`` (a shell command line, or nothing for a login) on the host."""
         return ["ssh", *self.options(), "-i", str(self.key), "-p", str(self.port), f"root@{LOOPBACK}", *remote]
 
-    def server_speaks(self, seconds: float = 3.0) -> bool:
-        """Whether the host's sshd sends its banner: QEMU accepts the connection long before the guest does."""
+    def server_speaks(self, seconds: float = 30.0) -> bool:
+        """Whether the host's sshd sends its banner: QEMU accepts the connection long before the guest does.
+
+        Patient, because sshd counts connections that end early, and refuses all of a source that makes many of them.
+        """
         try:
             with socket.create_connection((LOOPBACK, self.port), seconds) as connection:
                 connection.settimeout(seconds)
