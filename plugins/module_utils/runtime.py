@@ -107,7 +107,7 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     if missing:
         raise RingfenceError(f"the zone base needs programs this host lacks: {', '.join(missing)}; apply the role ringfence.zones.host")
     content = _content({name: path for name, path in programs.items() if path}, scripts)
-    identity = hashlib.sha256()
+    identity = hashlib.sha256(json.dumps([_DIRECTORIES, _LINKS]).encode())
     for name, data in sorted({**content, f"/{_BOOT}": scripts[_BOOT].encode()}.items()):
         identity.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = f"sha256:{identity.hexdigest()}"
