@@ -157,7 +157,7 @@ def main() -> None:
         "packages": outcome.packages,
         "ansible_facts": {"ringfence_host_reboot_pending": bool(outcome.pending) and not outcome.armed},
     }
-    if outcome.pending and not outcome.armed:
+    if outcome.pending and not module.params["reboot"]:
         result["msg"] = f"a reboot is pending: {'; '.join(outcome.pending)}. ringfence_host_reboot: true lets the play do it"
         module.warn(result["msg"])
     if module._diff:
