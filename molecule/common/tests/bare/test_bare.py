@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from live import Live
 
-_OTHERS = ("/run", "/tmp*", "/root/.ansible*", "/var/log/*", "/var/lib/systemd/*", "/var/cache/apt*", "*/__pycache__/*")
+_OTHERS = ("/run", "/tmp*", "/var/tmp*", "/root/.ansible*", "/var/log/*", "/var/lib/systemd/*", "/var/cache/apt*", "*/__pycache__/*")
 """Other file systems, logs, and what systemd, Ansible, Python and apt keep for themselves whenever they run."""
 
 
