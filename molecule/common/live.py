@@ -36,7 +36,7 @@ class Live:
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts
 
-    def module(self, name: str, /, **arguments: Any) -> dict[str, Any]:
+    def module(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """The result of one of the collection's modules, whether it failed or not."""
         try:
             result: dict[str, Any] = self.host.ansible(f"ringfence.zones.{name}", json.dumps(arguments), check=False)
@@ -46,7 +46,7 @@ class Live:
 
     def in_zone(self, zone: str, script: str) -> str:
         """What a shell script prints in a zone's container; it has to succeed."""
-        result = self.module("zone_exec", name=zone, argv=["sh", "-euc", script])
+        result = self.module("zone_exec", {"name": zone, "argv": ["sh", "-euc", script]})
         assert result.get("rc") == 0, result
         return str(result["stdout"])
 

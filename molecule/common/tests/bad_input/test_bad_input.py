@@ -76,7 +76,7 @@ def errors(live: Live, registry: str) -> dict[str, str]:
             {"name": name, "image": live.declared["web"]["image"], **{key: _filled(value, registry) for key, value in fields.items()}}
             for name, fields, _error in rows
         ]
-        result = live.module("zones", zones=zones)
+        result = live.module("zones", {"zones": zones})
         assert result["failed"], result
         assert not result.get("changed"), result
         messages[table] = result["msg"]
@@ -102,7 +102,7 @@ def test_the_error_says_what_is_wrong(errors: dict[str, str], table: str, error:
 def test_libvirt_does_not_run(live: Live) -> None:
     units = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service"
     live.run(f"systemctl stop {units}")
-    result = live.module("zones", zones=list(live.declared.values()))
+    result = live.module("zones", {"zones": list(live.declared.values())})
     live.run(f"systemctl start {units}")
     assert result["failed"], result
     assert "libvirt does not answer at xen:///system" in result["msg"]

@@ -13,12 +13,12 @@ _BOOT = "cat /proc/sys/kernel/random/boot_id"
 @pytest.fixture(scope="module")
 def removed(live: Live, facts: dict[str, Any]) -> dict[str, Any]:
     """What the host had of the zone, and the results of removing it twice."""
-    observed = live.module("zones", zones=list(live.declared.values()))
+    observed = live.module("zones", {"zones": list(live.declared.values())})
     assert not observed.get("failed"), observed
     (zone,) = (zone for zone in observed["zones"] if zone["name"] == "api")
     boot = live.in_zone("web", _BOOT)
     declared = [live.declared["web"], {"name": "api", "state": "absent"}]
-    results = [live.module("zones", zones=declared) for _time in range(2)]
+    results = [live.module("zones", {"zones": declared}) for _time in range(2)]
     return {"zone": zone, "number": facts["domains"]["api"], "boot": boot, "results": results}
 
 
