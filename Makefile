@@ -72,9 +72,12 @@ molecule: venv ## run the molecule scenarios on hosts in QEMU
 	@$(TOOLS) molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
 
 .PHONY: test
-test: venv $(IMPORTER)/.installed ## run every test
+test: venv $(IMPORTER)/.installed ## run every test that needs no host in QEMU
 	@$(CHECK) lint sanity unit docs
 	@$(MAKE) --no-print-directory integration
+
+.PHONY: test-full
+test-full: test ## run every test, on hosts in QEMU too
 	@$(MAKE) --no-print-directory molecule
 
 # --- the demo host, for developing ------------------------------------------------------------------------------------
