@@ -29,9 +29,10 @@ class Live:
         assert done.rc == 0, f"exit status {done.rc}: {done.stderr}{done.stdout}"
         return str(done.stdout)
 
-    def facts(self) -> dict[str, Any]:
-        """What ``collect.py`` finds; after a boot it waits for the zones."""
-        done = self.host.run("python3 -c %s", _COLLECT.read_text(encoding="utf-8"))
+    def facts(self, *zones: str) -> dict[str, Any]:
+        """What ``collect.py`` finds when the pages of these zones are there; after a boot that takes a while."""
+        ports = [port.partition(":")[0] for zone in zones for port in self.declared[zone]["ports"]]
+        done = self.host.run("python3 -c %s " + " ".join(ports), _COLLECT.read_text(encoding="utf-8"))
         assert done.rc == 0, done.stderr
         facts: dict[str, Any] = json.loads(done.stdout)
         return facts

@@ -18,7 +18,7 @@ def live(host: Any) -> Live:
 @pytest.fixture(scope="module")
 def facts(live: Live) -> dict[str, Any]:
     """What is found on the host when a file's tests begin."""
-    return live.facts()
+    return live.facts(*live.declared)
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def _damage(blobs: Path, layout: Path) -> None:
 def unchanged(live: Live, facts: dict[str, Any]) -> Iterator[None]:
     """After all tests of this file the host is as before."""
     yield
-    after = live.facts()
+    after = live.facts(*live.declared)
     for kind in ("boot_id", "domains", "loops", "links", "routes", "network", "zones", "files", "pages"):
         assert after[kind] == facts[kind]
 
