@@ -14,11 +14,6 @@ version_added: 0.1.0
 description:
   - Returns the hypervisor, its memory and modes, the zone runtime and the deployed kernels of a host. Changes nothing.
   - A host that is not booted into Xen is no error; RV(xen) is V(none) then.
-options:
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -28,11 +23,8 @@ attributes:
   diff_mode:
     description: Has nothing to show.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host
   - ansible.builtin.action_common_attributes
 """
 

@@ -43,10 +43,6 @@ options:
         description: Whether zones that name no kernel get this one. If none of the kernels is marked, it is the first.
         type: bool
         default: false
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -57,11 +53,8 @@ attributes:
   diff_mode:
     description: Shows what each name stands for before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.kernel_image

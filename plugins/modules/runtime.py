@@ -37,10 +37,6 @@ options:
     description: The scripts of the zone base, their text by file name; C(boot) is the first program of a zone.
     type: dict
     required: true
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -50,11 +46,8 @@ attributes:
   diff_mode:
     description: Shows the files, and the digest of the zone base, before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host
   - ansible.builtin.action_common_attributes
 """
 

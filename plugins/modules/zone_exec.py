@@ -34,10 +34,6 @@ options:
     description: Bytes of standard output, and of standard error, that are returned.
     type: int
     default: 1048576
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -47,11 +43,8 @@ attributes:
   diff_mode:
     description: Has nothing to show.
     support: none
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host
   - ansible.builtin.action_common_attributes
 """
 

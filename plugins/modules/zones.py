@@ -46,10 +46,6 @@ options:
     description: Seconds within which the container of a zone must have started.
     type: float
     default: 120
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -60,11 +56,8 @@ attributes:
   diff_mode:
     description: Shows the fields of each zone that changes, before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.kernels
