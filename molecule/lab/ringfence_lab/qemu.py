@@ -16,7 +16,7 @@ PROGRAM = "qemu-system-x86_64"
 _TCG_CPU = "EPYC,-smap,-rdtscp,-monitor,-avx,-avx2,-f16c,-fma"
 """A model with emulated SVM and NPT, for PVH. Without SMAP: QEMU 7.2's IRET reads a user stack as supervisor, and a PV dom0
 dies at its first instructions. Without RDTSCP: a PVH guest loops on it. Without MONITOR: Xen's idle loop faults on MWAIT.
-Without AVX: with it, programs of a dom0, systemd among them, crashed with damaged memory once PV guests had run."""
+Without AVX: fewer registers to go wrong; programs of a dom0 crashed once PV guests had run, see spec-ctrl=eager-fpu in the demo."""
 
 _PROBE_SECONDS = 5.0
 
