@@ -167,22 +167,21 @@ class Field:
 
     parse: Callable[[Any], Any]
     change: str
-    description: str
 
 
 FIELDS: dict[str, Field] = {
-    "name": Field(_name, "identity", "Name of the zone and of its libvirt domain."),
-    "state": Field(_choice("present", "absent"), "identity", "Whether the zone shall run, or not exist."),
-    "image": Field(_image, "recreate", "OCI image, best by digest: C(docker://), C(oci:), C(oci-archive:), C(docker-archive:) or bare."),
-    "kernel": Field(_kernel, "restart", "Name of a deployed kernel. Default: the host's default kernel."),
-    "virtualization": Field(_choice("auto", "pv", "pvh"), "restart", "C(auto) takes PVH where host and kernel can, else PV."),
-    "memory": Field(_memory, "restart", "Memory of the virtual machine with its unit. Default: 128MiB."),
-    "cpus": Field(_cpus, "restart", "Virtual CPUs. Default: 1."),
-    "entrypoint": Field(_words, "restart", "Replaces the image's entrypoint, and drops the image's command."),
-    "command": Field(_words, "restart", "Replaces the image's command."),
-    "environment": Field(_environment, "restart", "Environment variables, added to those of the image."),
-    "ports": Field(_ports, "live", "Published ports, C(HOST:ZONE) or C(HOST:ZONE/udp)."),
-    "restart": Field(_restart, "restart", "C(no), C(on-failure[:COUNT]), C(always) or C(unless-stopped). Default: C(no)."),
+    "name": Field(_name, "identity"),
+    "state": Field(_choice("present", "absent"), "identity"),
+    "image": Field(_image, "recreate"),
+    "kernel": Field(_kernel, "restart"),
+    "virtualization": Field(_choice("auto", "pv", "pvh"), "restart"),
+    "memory": Field(_memory, "restart"),
+    "cpus": Field(_cpus, "restart"),
+    "entrypoint": Field(_words, "restart"),
+    "command": Field(_words, "restart"),
+    "environment": Field(_environment, "restart"),
+    "ports": Field(_ports, "live"),
+    "restart": Field(_restart, "restart"),
 }
 
 
