@@ -66,19 +66,20 @@ docs: venv ## build the documentation into build/docs
 integration: venv ## run the tests that need programs, but no host
 	@$(TOOLS) pytest tests/integration
 
-# One scenario: make molecule SCENARIO=debian12
+# One scenario, with its output as it comes: make molecule SCENARIO=debian12
 .PHONY: molecule
-molecule: venv ## run the molecule scenarios on hosts in QEMU
-	@$(TOOLS) molecule test $(if $(SCENARIO),--scenario-name $(SCENARIO),--all)
+molecule: venv ## run the molecule scenarios on hosts in QEMU, side by side
+ifdef SCENARIO
+	@$(TOOLS) molecule test --scenario-name $(SCENARIO)
+else
+	@echo "molecule: hosts in QEMU, half an hour and more without KVM; follow them in build/log/molecule-*.log"
+	@$(CHECK) molecule
+endif
 
 .PHONY: test
-test: venv $(IMPORTER)/.installed ## run every test that needs no host in QEMU
+test: venv $(IMPORTER)/.installed ## run every test
 	@$(CHECK) lint sanity unit docs
-	@$(MAKE) --no-print-directory integration
-
-.PHONY: test-full
-test-full: test ## run every test, on hosts in QEMU too
-	@$(MAKE) --no-print-directory molecule
+	@$(MAKE) --no-print-directory integration molecule
 
 # --- the demo host, for developing ------------------------------------------------------------------------------------
 

@@ -50,7 +50,8 @@ def page(port: int) -> str:
             answer = connection.makefile("rb").read()
     except OSError as error:
         return f"no answer: {error}"
-    return answer.partition(b"\r\n\r\n")[2].decode().strip()
+    # A connection that ends without a word: the server was still starting.
+    return answer.partition(b"\r\n\r\n")[2].decode().strip() or "no answer: it was empty"
 
 
 def traces(device: str) -> list[str]:
@@ -66,7 +67,7 @@ while any(page(int(port)).startswith("no answer") for port in sys.argv[1:]) and 
     time.sleep(2)
 
 loops = [line.split() for line in output("losetup", "--list", "--noheadings", "--raw", "--output", "NAME,BACK-FILE").splitlines()]
-info = dict(re.findall(r"^(\w+)\s*:\s*(.*)$", output("xl", "info"), re.MULTILINE))
+info = dict(re.findall(r"^(\w+)[ \t]*:[ \t]*(.*)$", output("xl", "info"), re.MULTILINE))
 environment = dict(line.partition("=")[::2] for line in text("/boot/grub/grubenv").splitlines())
 
 print(
@@ -95,8 +96,9 @@ print(
                 str(path): [path.stat().st_size, path.stat().st_mtime]
                 for path in STORE.glob("**/*")
                 # The first is written by its zone, the second by everyone.
-                if path.is_file() and path.name not in ("writable.img", "lock")
+                if path.is_file() and path.name not in ("writable.img", "lock") and path.parent.name != "volumes"
             },
+            "volumes": {path.stem: path.stat().st_size for path in STORE.glob("volumes/*.img")},
             "zones": sorted(path.name for path in STORE.glob("zones/*")),
             "pages": {port: page(port) for port in PAGES},
         }

@@ -11,6 +11,10 @@ from typing import Any
 _COLLECT = Path(__file__).with_name("collect.py")
 
 
+GROWN = {"size": "48MiB"}
+"""The volume ``data`` after the tests of ``declaration``, which make it larger; it never shrinks again."""
+
+
 class Live:
     """A host that molecule has converged, and its zones."""
 
@@ -40,10 +44,16 @@ class Live:
     def module(self, name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         """The result of one of the collection's modules, whether it failed or not."""
         try:
-            result: dict[str, Any] = self.host.ansible(f"ringfence.zones.{name}", json.dumps(arguments), check=False)
+            result: dict[str, Any] = self.host.ansible(f"ringfence.zones.{name}", json.dumps(arguments) if arguments else None, check=False)
         except self.host.ansible.AnsibleException as failure:
-            return {**failure.result, "failed": True}
-        return result
+            result = failure.result
+        # Ansible's ad-hoc command does not always say it; no module of the collection has a message unless it failed.
+        return {**result, "failed": "msg" in result}
+
+    def converge(self, *zones: dict[str, Any], **volumes: dict[str, Any]) -> dict[str, Any]:
+        """The result of converging zones, with the declared volumes and those that are given."""
+        declared = {"volumes": {**self.variables["ringfence_volumes"], **volumes}, "secrets": self.variables["ringfence_secrets"]}
+        return self.module("zones", {"zones": list(zones), **declared})
 
     def in_zone(self, zone: str, script: str) -> str:
         """What a shell script prints in a zone's container; it has to succeed."""

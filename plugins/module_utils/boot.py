@@ -67,6 +67,7 @@ _PACKAGES = (
     "busybox-static",
     "crun",
     "dropbear-bin",
+    "e2fsprogs",
     "socat",
     "openssh-client",
     # the network of zones

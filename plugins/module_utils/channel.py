@@ -27,6 +27,7 @@ CONTAINER = "app"
 _STARTED = b"+"
 """What the zone prints before it runs the command. Without it, ssh's exit status 255 could not be told from the command's."""
 _RETRY_PAUSE = 0.5
+_SSH_FAILED = 255
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,12 +62,8 @@ def execute(
 
 
 def _execute_once(zone: str, domain_id: int, key: Path, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
-    command = [
-        "ssh", "-T", "-q", "-F", "none", "-i", str(key),
-        "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-        "-o", f"ProxyCommand={_proxy()} --mode=client {domain_id} /local/domain/{domain_id}/data/vchan -",
-        f"root@{zone}", f"printf {_STARTED.decode()}; exec {shlex.join(['crun', 'exec', CONTAINER, *argv])}",
-    ]  # fmt: skip
+    remote = f"printf {_STARTED.decode()}; exec {shlex.join(['crun', 'exec', CONTAINER, *argv])}"
+    command = _ssh(zone, domain_id, key, "-T", remote)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             kept, truncated = _communicate(process, stdin, deadline, (limit + len(_STARTED), limit))
@@ -76,6 +73,30 @@ def _execute_once(zone: str, domain_id: int, key: Path, argv: Sequence[str], std
             process.kill()
             raise RingfenceError(f"zone {zone}: {shlex.join(argv)} did not end in time, and was given up") from None
     return Answer(process.returncode, kept[0], kept[1], truncated)
+
+
+def attach(zone: str, domain_id: int, key: Path, argv: Sequence[str], *, stdin: bool, tty: bool) -> int:
+    """Run ``argv`` in the zone's container with this process's own standard streams, and return its exit status.
+
+    :param stdin: whether it gets standard input; else it has none.
+    :param tty: whether it gets a terminal. What it prints reaches the caller's terminal as it is.
+    :raises RingfenceError: when the zone does not answer.
+    """
+    remote = f"exec {shlex.join(['crun', 'exec', *(['--tty'] if tty else []), CONTAINER, *argv])}"
+    command = _ssh(zone, domain_id, key, "-tt" if tty else "-T", remote)
+    status = subprocess.run(command, stdin=None if stdin or tty else subprocess.DEVNULL, check=False).returncode
+    if status == _SSH_FAILED:
+        raise RingfenceError(f"zone {zone}: its channel does not answer, or serves another command; try again")
+    return status
+
+
+def _ssh(zone: str, domain_id: int, key: Path, terminal: str, remote: str) -> list[str]:
+    return [
+        "ssh", terminal, "-q", "-F", "none", "-i", str(key),
+        "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        "-o", f"ProxyCommand={_proxy()} --mode=client {domain_id} /local/domain/{domain_id}/data/vchan -",
+        f"root@{zone}", remote,
+    ]  # fmt: skip
 
 
 def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limits: tuple[int, int]) -> tuple[list[bytes], bool]:

@@ -6,35 +6,38 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, network, registry, runtime, zone_files
-from ansible_collections.ringfence.zones.plugins.module_utils.command import run
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    firewall,
+    images,
+    kernels,
+    network,
+    registry,
+    runtime,
+    volumes,
+    zone_files,
+)
+from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply, TakenBack
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports, routes_others
+from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     CREATE,
     KEEP,
     LIVE,
-    RECREATE,
     REMOVE,
-    RESTART,
     Observed,
     Step,
     fields,
     plan,
+    shown,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone, parse_zones
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
-
-_RULES = "network.nft"
-"""The file in the store that the unit ringfence-network loads at boot."""
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Volume, Zone, parse_declaration
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 _OVERHEAD = 8
 """MiB that Xen itself takes for one small domain: page tables, the domain's structures, shadow or HAP memory."""
@@ -45,6 +48,7 @@ class Report:
     """What a converge did, or would do: one result for each zone, the plan in words, and what failed."""
 
     zones: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    volumes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
     undeclared: list[str] = dataclasses.field(default_factory=list)
     before: dict[str, Any] = dataclasses.field(default_factory=dict)
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
@@ -54,28 +58,41 @@ class Report:
     @property
     def changed(self) -> bool:
         """Whether anything on the host was, or would be, changed."""
-        return self.rules_changed or any(zone["changed"] for zone in self.zones)
+        return self.rules_changed or any(part["changed"] for part in (*self.zones, *self.volumes))
 
 
-def converge(store: Store, declared: list[dict[str, Any]], *, prune: bool, check: bool, start_timeout: float) -> Report:
-    """Bring a host's zones to what is declared.
+def converge(
+    store: Store,
+    declared: list[dict[str, Any]],
+    declared_volumes: dict[str, Any],
+    secrets: dict[str, Any],
+    *,
+    prune: bool,
+    check: bool,
+    start_timeout: float,
+    retry: bool,
+) -> Report:
+    """Bring a host's zones and volumes to what is declared.
 
+    :param secrets: contents by name.
     :param prune: remove zones of ours that are not declared; else they are only reported.
-    :param start_timeout: seconds within which the container of a started zone must run.
+    :param start_timeout: seconds within which the container of a started zone must run, and be healthy if it is checked.
+    :param retry: try again what was taken back before.
     :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
     """
-    zones = parse_zones(declared)
+    zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
     if check and not booted_into_xen():
-        return _preview(zones)
+        return _preview(store, zones, declared_sizes)
     if check:
-        return _Converge(store, Hypervisor(), start_timeout).run(zones, prune=prune, check=True)
+        return _Converge(store, Hypervisor(), secrets, start_timeout).run(zones, declared_sizes, prune=prune, check=True, retry=retry)
     with store.lock():
-        return _Converge(store, Hypervisor(), start_timeout).run(zones, prune=prune, check=False)
+        return _Converge(store, Hypervisor(), secrets, start_timeout).run(zones, declared_sizes, prune=prune, check=False, retry=retry)
 
 
-def _preview(zones: Sequence[Zone]) -> Report:
+def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) -> Report:
     """What will happen on a host that has no Xen yet: nothing runs there, so every declared zone will be created."""
     report = Report()
+    _tell_volumes(volumes.changes(declared, volumes.existing(store)), report)
     for zone in zones:
         creates = zone.state == "present"
         action, reason = (CREATE, "this host is not booted into Xen yet") if creates else (KEEP, "does not exist")
@@ -88,37 +105,61 @@ def _preview(zones: Sequence[Zone]) -> Report:
 class _Converge:
     """The state of one call."""
 
-    def __init__(self, store: Store, hypervisor: Hypervisor, start_timeout: float) -> None:
+    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], start_timeout: float) -> None:
         self.store = store
         self.hypervisor = hypervisor
-        self.start_timeout = start_timeout
+        self.secrets = secrets
+        self.apply = Apply(store, hypervisor, secrets, start_timeout)
         self.resolved: dict[str, registry.Resolved] = {}
         self.kernels: dict[str, Kernel] = {}
 
-    def run(self, zones: list[Zone], *, prune: bool, check: bool) -> Report:
+    def run(self, zones: list[Zone], declared: list[Volume], *, prune: bool, check: bool, retry: bool) -> Report:
         observed, foreign = self.hypervisor.observe()
         observed = {name: dataclasses.replace(zone, whole=zone_files.whole(self.store, name)) for name, zone in observed.items()}
         wanted = [zone for zone in zones if zone.state == "present"]
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if prune else [])
-        definitions = self._definitions(wanted, observed, foreign, removed)
-        steps = plan(definitions, removed, observed)
+        definitions = self._definitions(wanted, observed, foreign, removed, check=check)
+        sizes = volumes.changes(declared, volumes.existing(self.store))
+        steps = plan(definitions, removed, observed, {change.name: change for change in sizes if change.action == volumes.GROW})
         self._check_memory(steps, observed)
+        self._check_volumes(sizes, zones, observed, removed)
         report = Report(undeclared=[] if prune else undeclared)
+        if not retry:
+            steps = self._without_refused(steps, report)
+        _tell_volumes(sizes, report)
         for step in steps:
             if step.changes:
-                report.before[step.name], report.after[step.name] = step.before, step.after
+                report.before[step.name], report.after[step.name] = (shown(side) if side else None for side in (step.before, step.after))
         if check:
-            report.zones = [self._result(step) for step in steps]
-            report.rules_changed = not self._has_rules(_rules(steps, observed))
+            report.zones = sorted([*report.zones, *(self._result(step) for step in steps)], key=lambda zone: str(zone["name"]))
+            report.rules_changed = not firewall.is_loaded(self.store, firewall.rules(_definitions_after(steps, observed).values()))
         else:
-            self._apply(steps, observed, report)
+            self._apply(steps, sizes, observed, report)
         return report
+
+    def _without_refused(self, steps: Sequence[Step], report: Report) -> list[Step]:
+        """The steps without those that were taken back before; each of them is a failure of this run too."""
+        kept = []
+        for step in steps:
+            refusal = self.apply.refusal(step)
+            if refusal:
+                report.failures.append(f"zone {step.name}: {step.action}: {refusal}")
+                report.zones.append({**self._result(step, failed=True), "changed": False})
+            else:
+                kept.append(step)
+        return kept
 
     # What is declared, with every name resolved; nothing is changed.
 
     def _definitions(
-        self, zones: Sequence[Zone], observed: Mapping[str, Observed], foreign: Collection[str], removed: Collection[str]
+        self,
+        zones: Sequence[Zone],
+        observed: Mapping[str, Observed],
+        foreign: Collection[str],
+        removed: Collection[str],
+        *,
+        check: bool,
     ) -> list[Definition]:
         problems: list[str] = []
         known = kernels.deployed(self.store)
@@ -142,7 +183,16 @@ class _Converge:
             try:
                 before = observed[zone.name].definition if zone.name in observed else None
                 digest = self._image_digest(zone, before)
-                definitions.append(Definition(zone, digest, kernel.digest, self._mode(zone, kernel), base, indices[zone.name]))
+                peers = {
+                    other.name: network.address(indices[other.name])
+                    for other in zones
+                    if any(traffic.peer == zone.name for traffic in other.networks.ingress)
+                }
+                prints = {
+                    secret.source: zone_files.fingerprint(self.store, self.secrets[secret.source], check=check) for secret in zone.secrets
+                }
+                mode = self._mode(zone, kernel)
+                definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers, prints))
             except RingfenceError as error:
                 problems.append(f"zone {zone.name}: {error}")
         problems += self._port_problems(zones, observed, removed)
@@ -212,26 +262,71 @@ class _Converge:
                 ]
             )
 
+    def _check_volumes(
+        self, sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]
+    ) -> None:
+        """Refuse a plan that takes a volume from a zone that is not declared, or that the host's disk has no room for."""
+        wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
+        problems = []
+        for name, zone in observed.items():
+            if name in removed or not zone.definition or name in {zone.name for zone in zones}:
+                continue
+            for mount in zone.definition.zone.volumes:
+                if mount.volume in wanted:
+                    user = f"zone {wanted[mount.volume]}: volumes: {mount.volume} is not accepted"
+                    problems.append(f"{user}; zone {name}, which is not declared, has it")
+                elif any(change.name == mount.volume and change.action != volumes.KEEP for change in sizes):
+                    problems.append(f"volume {mount.volume}: zone {name}, which is not declared, has it; declare or remove that zone")
+        if problems:
+            raise InvalidDeclaration(problems)
+        volumes.check_space(self.store, sizes)
+
     # Apply.
 
-    def _apply(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report) -> None:
+    def _apply(self, steps: Sequence[Step], sizes: Sequence[volumes.Change], observed: Mapping[str, Observed], report: Report) -> None:
         prepared = {step.name: self._prepare(step, report) for step in steps}
-        report.zones = [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
+        report.zones += [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
         steps = [step for step in steps if prepared[step.name]]
-        rules = _rules(steps, observed)
-        report.rules_changed = not self._has_rules(rules)
-        if report.rules_changed:
-            self._load_rules(rules)
+        report.rules_changed = self._load_rules(steps, observed)
+        self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
+        failed = {str(zone["name"]) for zone in report.zones}
+        taken_back: list[Step] = []
         for step in steps:
+            missing = sorted(failed & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
+            ran = observed.get(step.name)
             try:
-                self._apply_step(step)
+                if missing:
+                    raise RingfenceError(f"not done, because it depends on {', '.join(missing)}")
+                self.apply.carry_out(step, ran.definition if ran and ran.active else None)
                 report.zones.append(self._result(step))
             except (RingfenceError, OSError) as error:
+                failed.add(step.name)
                 report.failures.append(f"zone {step.name}: {step.action}: {error}")
                 report.zones.append(self._result(step, failed=True))
+                if isinstance(error, TakenBack):
+                    taken_back.append(step)
+        if taken_back:
+            self._load_rules([step for step in steps if step not in taken_back], observed)
+        # Last: until now a zone that is going may have had it.
+        self._apply_volumes([change for change in sizes if change.action == volumes.REMOVE], report)
         report.zones.sort(key=lambda zone: str(zone["name"]))
         for name in self._leftovers({step.name for step in steps if step.definition} | set(observed)):
             zone_files.remove(self.store, name)
+
+    def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
+        """Load the rules of a host on which these steps have been taken; whether others were loaded."""
+        rules = firewall.rules(_definitions_after(steps, observed).values())
+        differ = not firewall.is_loaded(self.store, rules)
+        if differ:
+            firewall.load(self.store, rules)
+        return differ
+
+    def _apply_volumes(self, sizes: Sequence[volumes.Change], report: Report) -> None:
+        for change in sizes:
+            try:
+                volumes.apply(self.store, change)
+            except RingfenceError as error:
+                report.failures.append(str(error))
 
     def _prepare(self, step: Step, report: Report) -> bool:
         """Fetch what a step needs before anything that runs is touched."""
@@ -247,57 +342,6 @@ class _Converge:
         except RingfenceError as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
-
-    def _has_rules(self, rules: str) -> bool:
-        """Whether these rules are loaded, and kept for the next boot of the host."""
-        kept = self.store.root / _RULES
-        return kept.exists() and kept.read_text(encoding="utf-8") == rules and _table_loaded()
-
-    def _load_rules(self, rules: str) -> None:
-        # Kept only if they load.
-        run(["nft", "-f", "-"], stdin=rules.encode())
-        write_atomically(self.store.root / _RULES, rules.encode())
-
-    def _apply_step(self, step: Step) -> None:
-        if step.action == KEEP:
-            return
-        if step.action in (REMOVE, RECREATE, RESTART):
-            self.hypervisor.stop(step.name, zone_files.STOP_GRACE + 5)
-        if step.action == REMOVE:
-            self.hypervisor.undefine(step.name)
-            zone_files.remove(self.store, step.name)
-            return
-        definition = step.definition
-        if definition is None:
-            return
-        if step.action in (CREATE, RECREATE):
-            zone_files.discard_writable(self.store, step.name)
-        image = images.load(self.store, definition.image)
-        base = runtime.load(self.store, definition.runtime)
-        kernel = self.kernels[step.name]
-        if step.action != LIVE:
-            zone_files.write(self.store, definition, kernel, image, base)
-        files = zone_files.files(self.store, definition, kernel.directory, image.path, base.base)
-        xml = domain_xml(definition, files, self.hypervisor.uuid(step.name))
-        self.hypervisor.define(xml, autostart=starts_with_host(definition.zone))
-        if step.action != LIVE:
-            zone_files.forget_record(self.store, step.name)
-            self.hypervisor.start(step.name)
-            self._await_start(step.name)
-
-    def _await_start(self, name: str) -> None:
-        """Return when the container has been started; a zone that ended already has run."""
-        deadline = time.monotonic() + self.start_timeout
-        while time.monotonic() < deadline:
-            record = zone_files.read_record(self.store, name)
-            if record and record.state == "failed":
-                raise RingfenceError(f"its init gave up; the last lines of its console: {_console_tail(name)}")
-            if record:
-                return
-            time.sleep(0.2)
-        raise RingfenceError(
-            f"its container did not start within {self.start_timeout:g} s; the last lines of its console: {_console_tail(name)}"
-        )
 
     def _leftovers(self, known: Collection[str]) -> list[str]:
         """Directories of zones that no domain belongs to: a run was killed before it defined the domain, or after it undefined it."""
@@ -315,42 +359,29 @@ class _Converge:
             "failed": failed,
         }
         if definition:
-            result.update(fields(definition))
+            result.update(shown(fields(definition)))
             result.update(
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),
                 domain_id=self.hypervisor.domain_id(step.name),
             )
-            result["environment"] = sorted(definition.zone.environment)
         return result
 
 
-def _rules(steps: Sequence[Step], observed: Mapping[str, Observed]) -> str:
-    """The network rules of a host on which these steps have been taken."""
+def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:
+    for change in sizes:
+        report.volumes.append(change.result)
+        if change.action != volumes.KEEP:
+            name = f"volume {change.name}"
+            report.before[name], report.after[name] = ({"size": size} if size else None for size in (change.before, change.after))
+
+
+def _definitions_after(steps: Sequence[Step], observed: Mapping[str, Observed]) -> dict[str, Definition]:
+    """The zones of a host on which these steps have been taken."""
     definitions = {name: zone.definition for name, zone in observed.items() if zone.definition}
     for step in steps:
         if step.action == REMOVE:
             definitions.pop(step.name, None)
         elif step.definition:
             definitions[step.name] = step.definition
-    published = {definition.index: definition.zone.ports for definition in definitions.values()}
-    return network.ruleset(published, routes_others=routes_others())
-
-
-def _table_loaded() -> bool:
-    try:
-        run(["nft", "list", "table", "inet", "ringfence"])
-    except RingfenceError:
-        return False
-    return True
-
-
-def _console_tail(name: str) -> str:
-    """The last lines of a zone's console; what the zone wrote is shown with every control character escaped."""
-    try:
-        with open(Path("/var/log/xen/console") / f"guest-{name}.log", "rb") as log:
-            log.seek(max(0, log.seek(0, 2) - 1000))
-            lines = log.read(1000).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return "none was logged"
-    return " | ".join(ascii(line.strip())[1:-1] for line in lines[-8:] if line.strip()) or "empty"
+    return definitions

@@ -14,16 +14,27 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.network import address, interface, mac
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 NAMESPACE = "urn:ringfence:zone:1"
 VIF_SCRIPT = "/usr/lib/ringfence/vif"
 
-_COMMAND_LINE = (
-    "console=hvc0 quiet loglevel=4 panic=1 "
-    # One queue, no persistent grants: they would cost a small zone several MiB.
-    "xen_blkfront.feature_persistent=0 xen_blkfront.max_queues=1 xen_netfront.max_queues=1"
+DRIVER_PARAMETERS = {
+    "xen_blkfront": ("feature_persistent=0", "max_queues=1", "max_ring_page_order=0"),
+    "xen_netfront": ("max_queues=1",),
+}
+"""One queue, a ring of one page, no persistent grants: each disk would take more than 4 MiB of a small zone.
+
+A kernel with the driver built in takes them from its command line, the loader of a module as arguments.
+"""
+
+_COMMAND_LINE = " ".join(
+    [
+        "console=hvc0 quiet loglevel=4 panic=1",
+        *(f"{driver}.{parameter}" for driver, parameters in DRIVER_PARAMETERS.items() for parameter in parameters),
+    ]
 )
 
 
@@ -31,7 +42,8 @@ _COMMAND_LINE = (
 class Definition:
     """A declared zone with every name resolved: what the host defines, and later finds again in the domain's metadata.
 
-    ``image``, ``kernel`` and ``runtime`` are digests ``sha256:HEX``; ``mode`` is ``pv`` or ``pvh``; ``index`` is the network index.
+    ``image``, ``kernel`` and ``runtime`` are digests ``sha256:HEX``; ``mode`` is ``pv`` or ``pvh``; ``index`` is the network index;
+    ``peers`` are the addresses, by name, of the zones that let this one in; ``secrets`` are fingerprints of the contents, by name.
     """
 
     zone: Zone
@@ -40,6 +52,8 @@ class Definition:
     mode: str
     runtime: str
     index: int
+    peers: dict[str, str] = dataclasses.field(default_factory=dict)
+    secrets: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,13 +78,21 @@ def parse_metadata(text: str) -> Definition:
     try:
         values: dict[str, Any] = json.loads(text)
         zone = dict(values.pop("zone"))
-        for name in ("entrypoint", "command"):
-            if zone[name] is not None:
-                zone[name] = tuple(zone[name])
+        zone = {name: tuple(value) if isinstance(value, list) else value for name, value in zone.items()}
         zone["ports"] = tuple(Port(**port) for port in zone["ports"])
+        zone["volumes"] = tuple(Mount(**mount) for mount in zone.get("volumes", ()))
+        zone["secrets"] = tuple(Secret(**secret) for secret in zone.get("secrets", ()))
+        zone["networks"] = Networks(**{way: _traffic(rules) for way, rules in zone.get("networks", {}).items()})
+        check = zone.get("healthcheck")
+        zone["healthcheck"] = check and Healthcheck(**{**check, "test": None if check["test"] is None else tuple(check["test"])})
+        zone["ulimits"] = {name: (soft, hard) for name, (soft, hard) in zone.get("ulimits", {}).items()}
         return Definition(zone=Zone(**zone), **values)
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"not a zone's metadata: {error}") from error
+
+
+def _traffic(rules: list[dict[str, Any]]) -> tuple[Traffic, ...]:
+    return tuple(Traffic(rule["peer"], tuple(rule["ports"])) for rule in rules)
 
 
 def domain_xml(definition: Definition, files: Files, uuid: str | None = None) -> str:

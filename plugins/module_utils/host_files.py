@@ -24,11 +24,12 @@ _ACTIVATE: Sequence[tuple[str, Sequence[Sequence[str]]]] = (
 
 @dataclass(frozen=True)
 class HostFile:
-    """One file of the host."""
+    """One file of the host. One that is ``diverted`` takes the place of a Debian package's, which is kept as ``PATH.distrib``."""
 
     path: str
     content: str
     executable: bool = False
+    diverted: bool = False
 
     @property
     def mode(self) -> int:
@@ -45,6 +46,8 @@ def write(files: Sequence[HostFile]) -> None:
     """Write the files that differ, and make the change take effect."""
     changed = [file for file in files if not _is_as_declared(file)]
     for file in changed:
+        if file.diverted:
+            run(["dpkg-divert", "--quiet", "--local", "--rename", "--add", file.path])
         write_atomically(Path(file.path), file.content.encode(), file.mode)
     for prefix, commands in _ACTIVATE:
         if any(file.path.startswith(prefix) for file in changed):
@@ -57,7 +60,8 @@ def write(files: Sequence[HostFile]) -> None:
 
 def _is_as_declared(file: HostFile) -> bool:
     path = Path(file.path)
-    return path.is_file() and path.stat().st_mode & 0o777 == file.mode and _read(file.path) == file.content
+    kept = not file.diverted or Path(f"{file.path}.distrib").exists()
+    return kept and path.is_file() and path.stat().st_mode & 0o777 == file.mode and _read(file.path) == file.content
 
 
 def _read(path: str) -> str:

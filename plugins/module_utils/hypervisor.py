@@ -28,6 +28,11 @@ _KEPT_OF_LOG = 1500
 """Bytes of libxl's log that go into an error."""
 
 
+def console_log(name: str) -> Path:
+    """Where xenconsoled writes what a domain prints on its console."""
+    return Path("/var/log/xen/console") / f"guest-{name}.log"
+
+
 def booted_into_xen() -> bool:
     """Whether this system is the control domain of a Xen host now."""
     try:
@@ -112,6 +117,12 @@ class Hypervisor:
             raise RingfenceError(f"zone {name}: does not run; start it by converging it")
         return number
 
+    def cpu_seconds(self) -> dict[str, float]:
+        """The time of a CPU that each running domain has used, by name."""
+        return {
+            domain.name(): domain.info()[4] / 1e9 for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
+        }
+
     def uuid(self, name: str) -> str | None:
         """The UUID under which libvirt knows a domain."""
         domain = self._domain(name)
@@ -139,7 +150,12 @@ class Hypervisor:
                 time.sleep(0.2)
         except libvirt.libvirtError:
             pass  # It does not listen (a kernel that is not up, or has crashed): ended below.
-        if domain.isActive():
+        self.end(name)
+
+    def end(self, name: str) -> None:
+        """End a running domain at once."""
+        domain = self._domain(name)
+        if domain is not None and domain.isActive():
             self._try(f"end zone {name}", domain.destroy)
 
     def undefine(self, name: str) -> None:

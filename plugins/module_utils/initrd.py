@@ -13,20 +13,22 @@ from __future__ import annotations
 import dataclasses
 import os
 import stat
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 MODULES = "modules"
-"""The directory of the modules in the initial file system; the file ``order`` in it names them, one a line, in load order."""
+"""The directory of the modules in the initial file system; the file ``order`` in it names them, one a line, in load order, with their
+arguments."""
 
 _EXECUTABLE = (b"#!", b"\x7fELF")
 
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One file: ``path`` without a leading slash, ``mode`` with the file type, ``device`` as (major, minor) for device nodes.
+    """One file: ``path`` without a leading slash, ``mode`` with the file type, ``device`` as (major, minor) for device nodes,
+    ``owner`` as (user, group).
 
     ``content`` is the target for a symbolic link.
     """
@@ -35,6 +37,7 @@ class Entry:
     mode: int
     content: bytes = b""
     device: tuple[int, int] = (0, 0)
+    owner: tuple[int, int] = (0, 0)
 
 
 def cpio_archive(entries: Iterable[Entry]) -> bytes:
@@ -59,20 +62,25 @@ def cpio_archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(parts) + _record(0, Entry("TRAILER!!!", 0))
 
 
-def build_initrd(kernel: Path, guest_files: Mapping[str, bytes | Path], modules: Collection[str]) -> bytes:
+def build_initrd(kernel: Path, guest_files: Mapping[str, bytes | Path], modules: Mapping[str, str]) -> bytes:
     """The initial file system of a zone: the guest's files, and the kernel's modules in load order. The same input gives the same bytes.
 
     :param kernel: a deployed kernel's directory (``kernels.Kernel.directory``).
     :param guest_files: by path in the zone its content, or a file or symbolic link of the host to copy. Content that the kernel
         could execute is executable; a file keeps whether it is.
-    :param modules: the file names of the modules to bring along, in load order (``kernels.Kernel.load_order()``).
+    :param modules: the file names of the modules to bring along, in load order (``kernels.Kernel.load_order()``), each with its arguments.
     """
     entries = [_guest_file(path, source) for path, source in guest_files.items()]
     entries += [Entry(f"{MODULES}/{name}", stat.S_IFREG | 0o644, (kernel / "modules" / name).read_bytes()) for name in modules]
-    entries.append(Entry(f"{MODULES}/order", stat.S_IFREG | 0o644, "".join(f"{name}\n" for name in modules).encode()))
+    entries.append(Entry(f"{MODULES}/order", stat.S_IFREG | 0o644, module_order(modules)))
     # Linux opens it as the standard streams of /init before anything could create it.
     entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
     return cpio_archive(entries)
+
+
+def module_order(modules: Mapping[str, str]) -> bytes:
+    """The content of a file ``order``."""
+    return "".join(f"{name} {arguments}".rstrip() + "\n" for name, arguments in modules.items()).encode()
 
 
 def _guest_file(path: str, source: bytes | Path) -> Entry:
@@ -93,8 +101,7 @@ def _record(number: int, entry: Entry) -> bytes:
     fields = (
         number,
         entry.mode,
-        0,  # uid
-        0,  # gid
+        *entry.owner,
         2 if stat.S_ISDIR(entry.mode) else 1,
         0,  # mtime
         len(entry.content),

@@ -256,6 +256,15 @@ def _directory(store: Store, digest: str) -> Path:
     return store.kernels / digest.removeprefix("sha256:")
 
 
+def load(store: Store, digest: str) -> Kernel:
+    """A kernel of the store, also one that no name stands for any more.
+
+    :raises RingfenceError: when it is not there, or damaged.
+    """
+    named = next((name for name, target in _read_names(store).kernels.items() if target.digest == digest), digest)
+    return _load(store, named, Target(named, digest))
+
+
 def _read_names(store: Store) -> Names:
     path = store.kernels / "names.json"
     try:

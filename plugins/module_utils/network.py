@@ -11,14 +11,25 @@ gateway. The range is that of RFC 2544, which no site routes; a zone's address n
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
 
 GATEWAY = "169.254.1.1"
 _RANGE = ipaddress.IPv4Network("198.18.0.0/16")
 _LAST_INDEX = 9999
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the rules have to know of one zone. ``servers`` are the IPv4 addresses of its name servers, which it may always ask."""
+
+    index: int
+    ports: tuple[Port, ...] = ()
+    networks: Networks = field(default_factory=Networks)
+    servers: tuple[str, ...] = ()
 
 
 def address(index: int) -> str:
@@ -52,20 +63,21 @@ def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
     return result
 
 
-def ruleset(published: Mapping[int, Iterable[Port]], *, routes_others: bool) -> str:
+def ruleset(links: Mapping[str, Link], *, routes_others: bool) -> str:
     """The nftables table ``inet ringfence`` as one transaction that replaces it. No other table is touched.
 
-    Closed unless published: between zones, from a zone to the host, and from a zone to the network.
+    Closed unless declared: between zones, from a zone to the host, and from a zone to the network.
 
-    :param published: the published ports by the index of their zone, for every zone of the host.
+    :param links: every zone of the host, by name.
     :param routes_others: whether the host was a router before it had zones. If not, what is neither for nor from a zone is dropped:
         forwarding, which published ports need, makes no router of it.
     """
+    ordered = sorted(links.values(), key=lambda link: link.index)
     maps = {
         protocol: ", ".join(
-            f"{port.host} : {address(index)} . {port.zone}"
-            for index, ports in sorted(published.items())
-            for port in sorted(ports)
+            f"{port.host} : {address(link.index)} . {port.zone}"
+            for link in ordered
+            for port in sorted(link.ports)
             if port.protocol == protocol
         )
         for protocol in ("tcp", "udp")
@@ -77,7 +89,7 @@ def ruleset(published: Mapping[int, Iterable[Port]], *, routes_others: bool) -> 
         if elements:
             lines.append(f"        elements = {{ {elements} }}")
         lines.append("    }")
-    sources = ", ".join(f'"{interface(index)}" . {address(index)}' for index in sorted(published))
+    sources = ", ".join(f'"{interface(index)}" . {address(index)}' for index in (link.index for link in ordered))
     lines += [
         "    set sources {",
         "        type ifname . ipv4_addr",
@@ -89,12 +101,38 @@ def ruleset(published: Mapping[int, Iterable[Port]], *, routes_others: bool) -> 
         f'        iifname != "rz*" oifname != "rz*" {"accept" if routes_others else "drop"}',
         "        ct state established,related accept",
         '        oifname "rz*" iifname != "rz*" ct status dnat accept',
+        *(f"        {rule}" for link in ordered for rule in _declared(link, links)),
         "        drop",
         "    }",
         "}",
         "",
     ]
     return "\n".join(lines)
+
+
+def _declared(link: Link, links: Mapping[str, Link]) -> list[str]:
+    """The rules that let a zone's declared connections through."""
+    own = interface(link.index)
+    asked = [Traffic(server, ("53/tcp", "53/udp")) for server in link.servers]
+    rules = [
+        f'iifname "{own}" oifname != "rz*" ip daddr {traffic.peer}{match} accept'
+        for traffic in (*asked, *link.networks.egress)
+        for match in _matches(traffic.ports)
+    ]
+    return rules + [
+        f'iifname "{interface(links[traffic.peer].index)}" oifname "{own}"{match} accept'
+        for traffic in link.networks.ingress
+        if traffic.peer in links
+        for match in _matches(traffic.ports)
+    ]
+
+
+def _matches(ports: Sequence[str]) -> list[str]:
+    """What a rule says of ports, one for each protocol."""
+    if not ports:
+        return [""]
+    by_protocol = {protocol: [port.split("/")[0] for port in ports if port.endswith(protocol)] for protocol in ("tcp", "udp")}
+    return [f" {protocol} dport {{ {', '.join(numbers)} }}" for protocol, numbers in by_protocol.items() if numbers]
 
 
 _CHAINS = """\
@@ -115,6 +153,11 @@ _CHAINS = """\
         type nat hook output priority -100; policy accept;
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
+    }
+    chain leaving {
+        # A zone's address means nothing beyond its host. What no rule lets out does not come here.
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 198.18.0.0/16 oifname != "rz*" masquerade
     }
     chain input {
         type filter hook input priority filter; policy accept;

@@ -10,23 +10,37 @@ Source of the rules: OCI image-spec config.md, OCI runtime-spec config.md, and D
 from __future__ import annotations
 
 import posixpath
+import re
+from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import CAPABILITIES, Healthcheck, Rejected, health_test
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 ROOT = "/run/ringfence/root"
 """Where the zone's init mounts the container's root file system."""
 
+SECRETS = "/run/ringfence/secrets"
+"""Where the zone's init keeps the secrets' contents, in memory, by the secret's position."""
+
+VOLUMES = "/run/ringfence/data"
+"""Where the zone's init makes each volume's content appear, by the volume's name."""
+
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_CAPABILITIES = [
-    f"CAP_{name}"
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
-]
+_CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
+).split()
 """Docker's default set."""
+
+_OF_IPC_NAMESPACE = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+")
+"""Kernel parameters that the container has for itself; all others are the zone's."""
+
+_SECOND = 10**9
+
+_NO_LIMIT = 2**64 - 1
+"""RLIM_INFINITY."""
 
 _MASKED = (
     "/proc/acpi /proc/asound /proc/interrupts /proc/kcore /proc/keys /proc/latency_stats /proc/sched_debug /proc/scsi "
@@ -91,33 +105,90 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -
     arguments = process_arguments(zone, image)
     if not arguments:
         raise RingfenceError("command: the image names no command to run; declare command or entrypoint")
-    environment = {"PATH": _PATH, "HOSTNAME": zone.name}
+    environment = {"PATH": _PATH, "HOSTNAME": hostname(zone)}
     environment.update(entry.partition("=")[::2] for entry in _words(image, "Env") if "=" in entry)
     environment.update(zone.environment)
-    user = resolve_user(word(image, "User"), passwd, group)
+    user = resolve_user(zone.user if zone.user is not None else word(image, "User"), passwd, group)
     environment.setdefault("HOME", _home(user["uid"], passwd))
     return {
         "ociVersion": "1.0.2",
-        "hostname": zone.name,
-        "root": {"path": ROOT, "readonly": False},
+        "hostname": hostname(zone),
+        "root": {"path": ROOT, "readonly": zone.read_only},
         "process": {
             "terminal": False,
             "user": user,
             "args": arguments,
             "env": [f"{name}={value}" for name, value in environment.items()],
-            "cwd": posixpath.join("/", word(image, "WorkingDir")),
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _CAPABILITIES),
-            "rlimits": [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 524288}],
+            "cwd": zone.working_dir or posixpath.join("/", word(image, "WorkingDir")),
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _capabilities(zone)),
+            "rlimits": _limits(zone),
             "noNewPrivileges": False,
         },
-        "mounts": _mounts(),
+        "mounts": _mounts() + sorted(_declared_mounts(zone, image), key=lambda mount: str(mount["destination"])),
+        # In the zone base: what the host is told comes from crun, not from a guess how long a start takes.
+        "hooks": {"poststart": [{"path": "/usr/lib/ringfence/started"}]},
         "linux": {
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")],
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "sysctl": {name: value for name, value in zone.sysctls.items() if _OF_IPC_NAMESPACE.fullmatch(name)},
         },
     }
+
+
+@dataclass(frozen=True)
+class Health:
+    """A health check with nothing left open. Times are in seconds."""
+
+    argv: tuple[str, ...]
+    interval: int
+    timeout: int
+    retries: int
+    start_period: int
+    start_interval: int
+
+
+def health(zone: Zone, image: dict[str, Any]) -> Health | None:
+    """The health check of a zone: the declaration laid over the image's, with Docker's defaults; ``None`` if there is none.
+
+    :param image: the ``config`` object of the OCI image configuration; its ``Healthcheck`` is Docker's, with times in nanoseconds.
+    """
+    described = image.get("Healthcheck") or {}
+    declared = zone.healthcheck or Healthcheck()
+    if not isinstance(described, dict):
+        raise RingfenceError(f"image: Healthcheck of its configuration is {str(described)[:80]!r}; it has to be an object")
+    try:
+        test = declared.test if declared.test is not None else health_test(described["Test"]) if described.get("Test") else ()
+    except Rejected as rejected:
+        raise RingfenceError(f"image: Healthcheck of its configuration is {str(described)[:80]!r}; accepted: {rejected}") from None
+    if not test:
+        return None
+
+    def of(declared_value: int | None, key: str, unit: int, default: int) -> int:
+        value = described.get(key)
+        if declared_value is not None:
+            return declared_value
+        return max(1, value // unit) if isinstance(value, int) and value > 0 else default
+
+    return Health(
+        argv=test,
+        interval=of(declared.interval, "Interval", _SECOND, 30),
+        timeout=of(declared.timeout, "Timeout", _SECOND, 30),
+        retries=of(declared.retries, "Retries", 1, 3),
+        start_period=of(declared.start_period, "StartPeriod", _SECOND, 0),
+        start_interval=of(declared.start_interval, "StartInterval", _SECOND, 5),
+    )
+
+
+def hostname(zone: Zone) -> str:
+    """The host name of a zone's container."""
+    return zone.hostname or zone.name
+
+
+def kernel_parameters(zone: Zone) -> dict[str, str]:
+    """The declared sysctls that are the zone's own, by file below /proc/sys: its init sets them before the container starts."""
+    return {name.replace(".", "/"): value for name, value in zone.sysctls.items() if not _OF_IPC_NAMESPACE.fullmatch(name)}
 
 
 def word(image: dict[str, Any], key: str) -> str:
@@ -156,6 +227,58 @@ def _entry(user: str, passwd: str) -> list[str] | None:
 def _home(uid: int, passwd: str) -> str:
     entry = _entry(str(uid), passwd) or []
     return (entry[5] if len(entry) > 5 else "") or "/"
+
+
+def _capabilities(zone: Zone) -> list[str]:
+    """As Docker combines its default set with what is added and dropped."""
+    if zone.cap_add == ("ALL",):
+        kept = set(CAPABILITIES) - set(zone.cap_drop)
+    elif zone.cap_drop == ("ALL",):
+        kept = set(zone.cap_add)
+    else:
+        kept = set(_CAPABILITIES) - set(zone.cap_drop) | set(zone.cap_add)
+    return [f"CAP_{name}" for name in CAPABILITIES if name in kept]
+
+
+def _limits(zone: Zone) -> list[dict[str, Any]]:
+    limits = {"nofile": (1024, 524288), **zone.ulimits}
+    return [
+        {"type": f"RLIMIT_{name.upper()}", "soft": _NO_LIMIT if soft == -1 else soft, "hard": _NO_LIMIT if hard == -1 else hard}
+        for name, (soft, hard) in limits.items()
+    ]
+
+
+def image_volumes(zone: Zone, image: dict[str, Any]) -> dict[str, str]:
+    """The volumes that the image's configuration names, path by a name for each, but for those over which something is declared."""
+    named = image.get("Volumes") or {}
+    if not isinstance(named, dict) or not all(isinstance(path, str) and path.startswith("/") and path.isprintable() for path in named):
+        raise RingfenceError(f"image: Volumes of its configuration is {str(named)[:80]!r}; it has to be a mapping of absolute paths")
+    declared = {mount.target for mount in zone.volumes} | {mount.partition(":")[0] for mount in zone.tmpfs}
+    paths = sorted({"/" + posixpath.normpath(path).lstrip("/") for path in named} - declared - {"/"})
+    return {f"_image-{number}": path for number, path in enumerate(paths)}
+
+
+def _declared_mounts(zone: Zone, image: dict[str, Any]) -> list[dict[str, Any]]:
+    mounts = [_tmpfs(mount) for mount in zone.tmpfs]
+    mounts += [_volume(mount.volume, mount.target, "ro" if mount.read_only else "rw") for mount in zone.volumes]
+    options = ["bind", "ro", "nosuid", "nodev", "noexec"]
+    mounts += [
+        {"destination": secret.target, "type": "bind", "source": f"{SECRETS}/{number}", "options": options}
+        for number, secret in enumerate(zone.secrets)
+    ]
+    return mounts + [_volume(name, target, "rw") for name, target in image_volumes(zone, image).items()]
+
+
+def _volume(name: str, target: str, access: str) -> dict[str, Any]:
+    return {"destination": target, "type": "bind", "source": f"{VOLUMES}/{name}", "options": ["rbind", access]}
+
+
+def _tmpfs(mount: str) -> dict[str, Any]:
+    """A declared mount of memory; Docker's options, unless the opposite is declared."""
+    where, _colon, declared = mount.partition(":")
+    options = declared.split(",") if declared else []
+    standard = [option for option in ("nosuid", "noexec", "nodev") if option.removeprefix("no") not in options and option not in options]
+    return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": [*standard, *options]}
 
 
 def _mounts() -> list[dict[str, Any]]:

@@ -13,7 +13,9 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, depths_of
+from ansible_collections.ringfence.zones.plugins.module_utils.volumes import Change
 
 REMOVE = "remove"
 CREATE = "create"
@@ -64,17 +66,35 @@ def fields(definition: Definition) -> dict[str, Any]:
         "kernel": definition.kernel,
         "virtualization": definition.mode,
         "ports": [str(port) for port in definition.zone.ports],
+        "volumes": [str(mount) for mount in definition.zone.volumes],
+        "networks": {way: [str(traffic) for traffic in rules] for way, rules in vars(definition.zone.networks).items() if rules},
+        "healthcheck": _set_values(definition.zone.healthcheck),
+        "secrets": [str(secret) for secret in definition.zone.secrets],
+        "peers": definition.peers,
     }
 
 
-def plan(declared: Sequence[Definition], removed: Collection[str], observed: Mapping[str, Observed]) -> list[Step]:
+def _set_values(check: Healthcheck | None) -> dict[str, Any]:
+    return {key: value for key, value in vars(check).items() if value is not None} if check else {}
+
+
+def shown(values: Mapping[str, Any]) -> dict[str, Any]:
+    """An operator's fields for people: those that have a value, and of variables only the names, for the values are often secret."""
+    told = {**values, "environment": sorted(values.get("environment") or ())}
+    return {name: value for name, value in told.items() if value or (value == 0 and value is not False)}
+
+
+def plan(
+    declared: Sequence[Definition], removed: Collection[str], observed: Mapping[str, Observed], grown: Mapping[str, Change]
+) -> list[Step]:
     """The steps for a host.
 
     :param declared: what shall run.
     :param removed: names that shall not exist.
     :param observed: every zone of ours that the host has, by name.
+    :param grown: the volumes that get larger, by name; a zone sees it when it starts anew.
     """
-    steps = [_step(definition, observed.get(definition.zone.name)) for definition in declared]
+    steps = [_step(definition, observed.get(definition.zone.name), grown) for definition in declared]
     for name in removed:
         zone = observed.get(name)
         if zone:
@@ -82,10 +102,19 @@ def plan(declared: Sequence[Definition], removed: Collection[str], observed: Map
             steps.append(Step(name, REMOVE, ("shall not exist",), before=before))
         else:
             steps.append(Step(name, KEEP))
-    return sorted(steps, key=lambda step: (_ORDER.index(step.action), step.name))
+    # What goes ends before that on which it depends; what stays or comes begins after it.
+    ends = depths_of({name: zone.definition.zone.depends_on for name, zone in observed.items() if zone.definition})
+    begins = depths_of({definition.zone.name: definition.zone.depends_on for definition in declared})
+
+    def place(step: Step) -> tuple[int, int, int, str]:
+        going = step.action == REMOVE
+        depth = -ends.get(step.name, 0) if going else begins.get(step.name, 0)
+        return (0 if going else 1, depth, _ORDER.index(step.action), step.name)
+
+    return sorted(steps, key=place)
 
 
-def _step(definition: Definition, observed: Observed | None) -> Step:
+def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change]) -> Step:
     name, after = definition.zone.name, fields(definition)
     if observed is None:
         return Step(name, CREATE, ("does not exist",), None, after, definition)
@@ -93,8 +122,16 @@ def _step(definition: Definition, observed: Observed | None) -> Step:
         return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
     before = fields(observed.definition)
     reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
-    actions = {_WEIGHT[FIELDS[key].change] for key in reasons}
-    told = tuple(reasons.values())
+    # The peers are no field of the declaration, but follow from those of other zones; a zone finds their names when it starts.
+    actions = {RESTART if key == "peers" else _WEIGHT[FIELDS[key].change] for key in reasons}
+    renewed = sorted(name for name, print_ in definition.secrets.items() if observed.definition.secrets.get(name) not in (None, print_))
+    if renewed:
+        actions.add(RESTART)
+    larger = [grown[mount.volume] for mount in definition.zone.volumes if mount.volume in grown]
+    if larger:
+        actions.add(RESTART)
+    told = (*reasons.values(), *(f"secret {name} has changed" for name in renewed))
+    told = (*told, *(f"volume {change.name} {change.before} → {change.after} MiB" for change in larger))
     if not observed.whole:
         return Step(name, RECREATE, (*told, "files of it are missing"), before, after, definition)
     action = next((action for action in (RECREATE, RESTART) if action in actions), None)

@@ -28,6 +28,7 @@ _PROGRAMS = {
     "busybox": "busybox-static",
     "crun": "crun",
     "dropbear": "dropbear-bin",
+    "resize2fs": "e2fsprogs",
     "socat": "socat",
     "vchan-socket-proxy": "xen-utils",
 }

@@ -4,54 +4,27 @@
 
 """The declaration of a zone: one table of fields, from what an operator writes to a validated, canonical value.
 
-A field is added by one row of ``FIELDS`` and one attribute of ``Zone``.
+A field is added by one row of ``FIELDS``, one attribute of ``Zone``, and a function of ``fields`` if its values are of a new kind.
 """
 
 from __future__ import annotations
 
 import difflib
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.registry import parse_reference
-
-MIB = 1024 * 1024
-SMALLEST_MEMORY = 64
-"""MiB. Below it the kernels of the supported distributions do not reach their init."""
-MOST_CPUS = 64
-"""CPUs of one zone; also what the kernels in the field are built for at least."""
-
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_VARIABLE = re.compile(r"[^=\x00]+")
-_KERNEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
-_SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)", re.IGNORECASE)
-_UNITS = {"k": 1024, "m": MIB, "g": 1024 * MIB}
-_PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>[0-9]{1,5}):(?P<zone>[0-9]{1,5})(?:/(?P<protocol>tcp|udp))?")
-_ON_FAILURE = re.compile(r"on-failure(:[0-9]{1,9})?")
-
-
-class Rejected(Exception):
-    """A value that a field does not accept; the message says what it does accept."""
-
-
-@dataclass(frozen=True, order=True)
-class Port:
-    """A published port: what reaches ``host`` on the host goes to ``zone`` in the zone."""
-
-    host: int
-    zone: int
-    protocol: str = "tcp"
-
-    def __str__(self) -> str:
-        return f"{self.host}:{self.zone}/{self.protocol}"
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret
 
 
 @dataclass(frozen=True)
 class Zone:
-    """A validated declaration. ``memory`` is in MiB; ``None`` means: as the image, or the host's default, says."""
+    """A validated declaration; ``None`` means: as the image, or the host's default, says.
+
+    ``memory`` is in MiB, ``stop_grace_period`` in seconds.
+    """
 
     name: str
     state: str = "present"
@@ -65,96 +38,25 @@ class Zone:
     environment: dict[str, str] = field(default_factory=dict)
     ports: tuple[Port, ...] = ()
     restart: str = "no"
-
-
-def _name(value: Any) -> str:
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
-        raise Rejected("1 to 40 characters a-z, 0-9 and '-', the first and the last no '-'")
-    return value
-
-
-def _kernel(value: Any) -> str:
-    if not isinstance(value, str) or not _KERNEL_NAME.fullmatch(value):
-        raise Rejected("the name of a deployed kernel, 1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit")
-    return value
-
-
-def _image(value: Any) -> str:
-    if not isinstance(value, str) or not value:
-        raise Rejected("an image reference, for example registry.example/web@sha256:…, oci:/srv/web or oci-archive:/srv/web.tar")
-    parse_reference(value)
-    return value
-
-
-def _choice(*accepted: str) -> Callable[[Any], str]:
-    def parse(value: Any) -> str:
-        if value not in accepted:
-            raise Rejected("one of " + ", ".join(accepted))
-        return str(value)
-
-    return parse
-
-
-def _memory(value: Any) -> int:
-    matched = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    size = int(matched[1]) * _UNITS[matched[2][0].lower()] // MIB if matched else 0
-    if size < SMALLEST_MEMORY:
-        raise Rejected(f"a size with its unit, at least {SMALLEST_MEMORY}MiB, for example 128MiB, 512m or 2GiB")
-    return size
-
-
-def _cpus(value: Any) -> int:
-    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,4}", value):  # What a template yields is a string.
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CPUS:
-        raise Rejected(f"a whole number of virtual CPUs from 1 to {MOST_CPUS}")
-    return value
-
-
-def _words(value: Any) -> tuple[str, ...]:
-    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
-        raise Rejected("a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans")
-    return tuple(value)
-
-
-def _environment(value: Any) -> dict[str, str]:
-    accepted = "a mapping of names to strings or numbers (or a list of NAME=value); quote booleans"
-    if isinstance(value, list):
-        if not all(isinstance(entry, str) and "=" in entry for entry in value):
-            raise Rejected(accepted)
-        value = dict(entry.split("=", 1) for entry in value)
-    if not isinstance(value, dict):
-        raise Rejected(accepted)
-    for name, content in value.items():
-        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
-            raise Rejected(accepted)
-        if isinstance(content, bool) or not isinstance(content, (str, int, float)) or "\0" in str(content):
-            raise Rejected(f"{accepted}; {name} is a {type(content).__name__}")
-    return {name: str(value[name]) for name in sorted(value)}
-
-
-def _ports(value: Any) -> tuple[Port, ...]:
-    accepted = "a list of 'HOST:ZONE' or 'HOST:ZONE/udp' with ports from 1 to 65535, for example ['8080:80']; quote each"
-    if not isinstance(value, list):
-        raise Rejected(accepted)
-    ports = []
-    for entry in value:
-        matched = _PORT.fullmatch(entry) if isinstance(entry, str) else None
-        if not matched or matched["address"]:
-            raise Rejected(accepted)
-        port = Port(int(matched["host"]), int(matched["zone"]), matched["protocol"] or "tcp")
-        if not (1 <= port.host <= 65535 and 1 <= port.zone <= 65535):
-            raise Rejected(accepted)
-        ports.append(port)
-    return tuple(sorted(set(ports)))
-
-
-def _restart(value: Any) -> str:
-    if value is False:  # YAML 1.1 reads a bare `no` as false.
-        return "no"
-    if value not in ("no", "always", "unless-stopped") and not (isinstance(value, str) and _ON_FAILURE.fullmatch(value)):
-        raise Rejected("one of no, on-failure, on-failure:COUNT, always, unless-stopped")
-    return str(value)
+    user: str | None = None
+    working_dir: str | None = None
+    hostname: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    read_only: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    tmpfs: tuple[str, ...] = ()
+    ulimits: dict[str, tuple[int, int]] = field(default_factory=dict)
+    sysctls: dict[str, str] = field(default_factory=dict)
+    stop_signal: str | None = None
+    stop_grace_period: int = 10
+    dns: tuple[str, ...] = ()
+    extra_hosts: dict[str, str] = field(default_factory=dict)
+    volumes: tuple[Mount, ...] = ()
+    networks: Networks = field(default_factory=Networks)
+    healthcheck: Healthcheck | None = None
+    depends_on: dict[str, str] = field(default_factory=dict)
+    secrets: tuple[Secret, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -170,23 +72,113 @@ class Field:
 
 
 FIELDS: dict[str, Field] = {
-    "name": Field(_name, "identity"),
-    "state": Field(_choice("present", "absent"), "identity"),
-    "image": Field(_image, "recreate"),
-    "kernel": Field(_kernel, "restart"),
-    "virtualization": Field(_choice("auto", "pv", "pvh"), "restart"),
-    "memory": Field(_memory, "restart"),
-    "cpus": Field(_cpus, "restart"),
-    "entrypoint": Field(_words, "restart"),
-    "command": Field(_words, "restart"),
-    "environment": Field(_environment, "restart"),
-    "ports": Field(_ports, "live"),
-    "restart": Field(_restart, "restart"),
+    "name": Field(fields.name, "identity"),
+    "state": Field(fields.choice("present", "absent"), "identity"),
+    "image": Field(fields.image, "recreate"),
+    "kernel": Field(fields.kernel, "restart"),
+    "virtualization": Field(fields.choice("auto", "pv", "pvh"), "restart"),
+    "memory": Field(fields.size(fields.SMALLEST_MEMORY), "restart"),
+    "cpus": Field(fields.cpus, "restart"),
+    "entrypoint": Field(fields.words, "restart"),
+    "command": Field(fields.words, "restart"),
+    "environment": Field(fields.environment, "restart"),
+    "ports": Field(fields.ports, "live"),
+    "restart": Field(fields.restart, "restart"),
+    "user": Field(fields.user, "restart"),
+    "working_dir": Field(fields.path, "restart"),
+    "hostname": Field(fields.hostname, "restart"),
+    "labels": Field(fields.labels, "live"),
+    "read_only": Field(fields.boolean, "restart"),
+    "cap_add": Field(fields.capabilities, "restart"),
+    "cap_drop": Field(fields.capabilities, "restart"),
+    "tmpfs": Field(fields.tmpfs, "restart"),
+    "ulimits": Field(fields.ulimits, "restart"),
+    "sysctls": Field(fields.sysctls, "restart"),
+    "stop_signal": Field(fields.stop_signal, "restart"),
+    "stop_grace_period": Field(fields.duration, "restart"),
+    "dns": Field(fields.dns, "restart"),
+    "extra_hosts": Field(fields.extra_hosts, "restart"),
+    "volumes": Field(fields.volumes, "restart"),
+    "networks": Field(fields.networks, "live"),
+    "healthcheck": Field(fields.healthcheck, "restart"),
+    "depends_on": Field(fields.depends_on, "live"),
+    "secrets": Field(fields.secrets, "restart"),
 }
 
 
-def parse_zones(declared: list[dict[str, Any]]) -> list[Zone]:
+@dataclass(frozen=True)
+class Volume:
+    """A validated declaration of a named volume. ``size`` is in MiB."""
+
+    name: str
+    state: str = "present"
+    size: int = 0
+
+
+_VOLUME_FIELDS: dict[str, Callable[[Any], Any]] = {
+    "state": fields.choice("present", "absent"),
+    "size": fields.size(fields.SMALLEST_VOLUME),
+}
+
+
+def parse_declaration(zones: list[dict[str, Any]], volumes: dict[str, Any], secrets: dict[str, Any]) -> tuple[list[Zone], list[Volume]]:
     """Validate a host's whole declaration.
+
+    :param volumes: the volumes' fields by name, as under Compose's top-level ``volumes``.
+    :param secrets: the secrets' contents by name. No problem that is told shows one.
+    :raises InvalidDeclaration: with every fault of every zone and volume.
+    """
+    problems: list[str] = []
+    parsed = [volume for name, entry in volumes.items() for volume in _parse_volume(name, entry, problems)]
+    try:
+        found = parse_zones(zones)
+    except InvalidDeclaration as invalid:
+        raise InvalidDeclaration([*problems, *invalid.problems]) from None
+    for name, content in secrets.items():
+        if not isinstance(name, str) or not fields.SECRET_NAME.fullmatch(name) or not isinstance(content, str):
+            accepted = "a name of 1 to 64 letters, digits, '_', '.' and '-', and a text"
+            problems.append(f"secret {str(name)[:60]}: it is not accepted; accepted: {accepted}")
+    problems += [
+        f"zone {zone.name}: secrets: {secret.source!r} is not declared; declare it with its content among the secrets"
+        for zone in found
+        if zone.state == "present"
+        for secret in zone.secrets
+        if secret.source not in secrets
+    ]
+    absent = {volume.name for volume in parsed if volume.state == "absent"}
+    users: dict[str, str] = {}
+    for zone in (zone for zone in found if zone.state == "present"):
+        for mount in zone.volumes:
+            if mount.volume not in volumes:
+                problems.append(f"zone {zone.name}: volumes: {mount.volume} is not declared; declare it with its size among the volumes")
+            elif mount.volume in absent:
+                problems.append(f"volume {mount.volume}: state: 'absent' is not accepted; zone {zone.name} uses it")
+            user = users.setdefault(mount.volume, zone.name)
+            if user != zone.name:
+                problems.append(f"zone {zone.name}: volumes: {mount.volume} is not accepted; zone {user} has it, and a volume has one user")
+    if problems:
+        raise InvalidDeclaration(problems)
+    return found, parsed
+
+
+def _parse_volume(name: Any, entry: Any, problems: list[str]) -> list[Volume]:
+    label, before = f"volume {str(name)[:60]}", len(problems)
+    values: dict[str, Any] = {}
+    try:
+        fields.name(name)
+    except fields.Rejected as rejected:
+        problems.append(f"{label}: name: {_shown(name)} is not accepted; accepted: {rejected}")
+    if not isinstance(entry, dict):
+        problems.append(f"{label}: {_shown(entry)} is not accepted; a volume is a mapping with size, for example {{size: 1GiB}}")
+        return []
+    _read(label, entry, _VOLUME_FIELDS, values, problems)
+    if values.get("state") != "absent" and entry.get("size") is None:
+        problems.append(f"{label}: size is missing; each volume needs one, for example 1GiB")
+    return [] if len(problems) > before else [Volume(name=name, **values)]
+
+
+def parse_zones(declared: list[dict[str, Any]]) -> list[Zone]:
+    """Validate the zones of a declaration.
 
     :raises InvalidDeclaration: with every fault of every zone.
     """
@@ -207,24 +199,31 @@ def parse_zones(declared: list[dict[str, Any]]) -> list[Zone]:
 def _parse_zone(label: str, entry: dict[str, Any], problems: list[str]) -> list[Zone]:
     found = len(problems)
     values: dict[str, Any] = {}
-    for key, value in entry.items():
-        if key not in FIELDS:
-            nearest = difflib.get_close_matches(str(key), FIELDS, n=1)
-            hint = f"did you mean {nearest[0]}?" if nearest else "accepted: " + ", ".join(FIELDS)
-            problems.append(f"{label}: unknown field {key}; {hint}")
-        elif value is not None:
-            try:
-                values[key] = FIELDS[key].parse(value)
-            except RingfenceError as error:  # Of the image reference; it names field, value and what is accepted.
-                problems.append(f"{label}: {error}")
-            except Rejected as rejected:
-                told = _shown(_without_values(value) if key == "environment" else value)
-                problems.append(f"{label}: {key}: {told} is not accepted; accepted: {rejected}")
+    _read(label, entry, {name: field.parse for name, field in FIELDS.items()}, values, problems)
     if entry.get("name") is None:
         problems.append(f"{label}: name is missing; each zone needs one")
     if entry.get("image") is None and values.get("state") != "absent":
         problems.append(f"{label}: image is missing; name the OCI image that the zone runs")
     return [] if len(problems) > found else [Zone(**values)]
+
+
+def _read(
+    label: str, entry: dict[str, Any], parsers: Mapping[str, Callable[[Any], Any]], values: dict[str, Any], problems: list[str]
+) -> None:
+    """Parse each field of an entry; a null is as if the field were not there."""
+    for key, value in entry.items():
+        if key not in parsers:
+            nearest = difflib.get_close_matches(str(key), parsers, n=1)
+            hint = f"did you mean {nearest[0]}?" if nearest else "accepted: " + ", ".join(parsers)
+            problems.append(f"{label}: unknown field {key}; {hint}")
+        elif value is not None:
+            try:
+                values[key] = parsers[key](value)
+            except RingfenceError as error:  # Of the image reference; it names field, value and what is accepted.
+                problems.append(f"{label}: {error}")
+            except fields.Rejected as rejected:
+                told = _shown(_without_values(value) if key == "environment" else value)
+                problems.append(f"{label}: {key}: {told} is not accepted; accepted: {rejected}")
 
 
 def _conflicts(zones: list[Zone]) -> list[str]:
@@ -243,7 +242,43 @@ def _conflicts(zones: list[Zone]) -> list[str]:
                     "choose another"
                 )
             publishers.setdefault(key, zone.name)
+    problems += _dependency_problems([zone for zone in zones if zone.state == "present"])
+    return problems + [
+        f"zone {zone.name}: networks: ingress from {traffic.peer} is not accepted; no such zone is declared"
+        for zone in zones
+        if zone.state == "present"
+        for traffic in zone.networks.ingress
+        if traffic.peer not in names
+    ]
+
+
+def _dependency_problems(zones: list[Zone]) -> list[str]:
+    known = {zone.name for zone in zones}
+    problems = [
+        f"zone {zone.name}: depends_on: {other!r} is not accepted; no such zone is declared as present"
+        for zone in zones
+        for other in zone.depends_on
+        if other not in known
+    ]
+    depths = depths_of({zone.name: zone.depends_on for zone in zones})
+    circle = sorted(zone.name for zone in zones if zone.name not in depths)
+    if circle:
+        problems.append(f"zone {circle[0]}: depends_on: {', '.join(circle)} wait for each other; take one dependency out")
     return problems
+
+
+def depths_of(dependencies: Mapping[str, Collection[str]]) -> dict[str, int]:
+    """How many zones, one after the other, come before each; those that wait for each other in a circle are not in it."""
+    depths: dict[str, int] = {}
+    found = True
+    while found:
+        found = False
+        for name, before in dependencies.items():
+            inner = [other for other in before if other in dependencies]
+            if name not in depths and all(other in depths for other in inner):
+                depths[name] = max((depths[other] + 1 for other in inner), default=0)
+                found = True
+    return depths
 
 
 def _without_values(environment: Any) -> Any:

@@ -9,30 +9,44 @@ is in the initrd cannot be changed from inside, so that a restart always begins 
 
 from __future__ import annotations
 
+import hmac
 import json
 import os
 import re
 import shlex
 import shutil
 import stat
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import network
+from ansible_collections.ringfence.zones.plugins.module_utils import network, volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.channel import CONTAINER
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import DRIVER_PARAMETERS, Definition, Files
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
-from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, build_initrd, cpio_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, build_initrd, cpio_archive, module_order
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config, word
+from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
+    health,
+    hostname,
+    image_volumes,
+    kernel_parameters,
+    runtime_config,
+    word,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
-STOP_GRACE = 10
-"""Seconds between the stop signal and the kill, as in Docker."""
+POWER_OFF = 5
+"""Seconds that a zone has to power off once its container has ended."""
+
+_WRITABLE = "writable.img"
+_INITRD = "initrd"
+_PREVIOUS = ".previous"
 
 _BLOCK = 4096
 _WRITABLE_BLOCKS = 1024 * 1024 * 1024 // _BLOCK
@@ -41,16 +55,37 @@ _WRITABLE_BLOCKS = 1024 * 1024 * 1024 // _BLOCK
 _MKFS = ("mkfs.ext4", "-q", "-b", str(_BLOCK), "-m", "0", "-J", "size=4", "-E", "lazy_itable_init=1,nodiscard")
 """Makes the writable layer: nothing reserved for root, a small journal, tables written when they are first used."""
 
-_RECORD = re.compile(rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})\n")
+_FSTAB = """\
+proc /proc proc nosuid,nodev,noexec 0 0
+sys /sys sysfs nosuid,nodev,noexec 0 0
+cgroup /sys/fs/cgroup cgroup2 nosuid,nodev,noexec 0 0
+/dev/xvdb /image {image} ro 0 0
+/dev/xvdc /writable ext4 noatime 0 0
+overlay /run/ringfence/root overlay lowerdir=/image,upperdir=/writable/upper,workdir=/writable/work 0 0
+"""
+"""What the zone's init mounts, in this order, with one process."""
+
+_XVDA = (202, 0)
+"""Linux's numbers of Xen's first virtual disk (devices.txt)."""
+
+_RECORD = re.compile(
+    rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
+    rb"(?: health=(none|starting|healthy|unhealthy))?\n"
+)
 
 
 @dataclass(frozen=True)
 class Record:
-    """What a zone last said of its container: its state, how it exited (``None`` if it has not), how often it was restarted."""
+    """What a zone last said of its container.
+
+    Its state, how it exited (``None`` if it has not), how often it was restarted, and ``starting``, ``healthy``, ``unhealthy`` or
+    ``none`` if nothing checks it.
+    """
 
     state: str
     exit_status: int | None
     restarts: int
+    health: str = "none"
 
 
 def directory(store: Store, name: str) -> Path:
@@ -61,13 +96,15 @@ def directory(store: Store, name: str) -> Path:
 def files(store: Store, definition: Definition, kernel_directory: Path, image: Path, base: Path) -> Files:
     """The files that the domain of a zone refers to."""
     own = directory(store, definition.zone.name)
-    return Files(kernel_directory / "vmlinux", own / "initrd", ((base, False), (image, False), (own / "writable.img", True)))
+    disks = [(base, False), (image, False), (own / _WRITABLE, True)]
+    disks += [(volumes.path(store, mount.volume), not mount.read_only) for mount in definition.zone.volumes]
+    return Files(kernel_directory / "vmlinux", own / _INITRD, tuple(disks))
 
 
 def whole(store: Store, name: str) -> bool:
     """Whether a zone's own files are there."""
     own = directory(store, name)
-    return (own / "initrd").is_file() and (own / "writable.img").is_file()
+    return (own / _INITRD).is_file() and (own / _WRITABLE).is_file()
 
 
 def container(zone: Zone, image: Image) -> dict[str, Any]:
@@ -78,25 +115,56 @@ def container(zone: Zone, image: Image) -> dict[str, Any]:
     return runtime_config(zone, _described(image), image.passwd, image.group)
 
 
-def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime) -> None:
-    """Write the initrd of a zone, and its writable layer if it has none."""
+def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> None:
+    """Write the initrd of a zone.
+
+    :param secrets: the contents of its secrets by name; they are nowhere else on the host.
+    """
     own = directory(store, definition.zone.name)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(own / "initrd", _initrd(store, definition, kernel, image, runtime))
-    writable = own / "writable.img"
+    write_atomically(own / _INITRD, _initrd(store, definition, kernel, image, runtime, secrets))
+
+
+def make_writable(store: Store, name: str) -> None:
+    """Make the writable layer of a zone that has none."""
+    own = directory(store, name)
+    writable = own / _WRITABLE
     if not writable.exists():
         with store.workspace() as workspace:
-            new = workspace / "writable.img"
+            new = workspace / _WRITABLE
             with open(new, "wb") as handle:
                 os.fchmod(handle.fileno(), 0o600)
                 handle.truncate((_WRITABLE_BLOCKS + 1) * _BLOCK)
-            run([*_MKFS, str(new), str(_WRITABLE_BLOCKS)])
+            tree = workspace / "tree"
+            for part in ("upper", "work"):
+                (tree / part).mkdir(parents=True)
+            run([*_MKFS, "-d", str(tree), str(new), str(_WRITABLE_BLOCKS)])
             os.rename(new, writable)
 
 
-def discard_writable(store: Store, name: str) -> None:
-    """Forget what the container has written over its image."""
-    (directory(store, name) / "writable.img").unlink(missing_ok=True)
+def set_aside(store: Store, name: str, *, writable: bool) -> None:
+    """Keep what a zone runs with, until it is sure that it runs with something else; the initrd is there all the time.
+
+    :param writable: what the container has written over its image too, so that the zone begins with a fresh layer.
+    """
+    own = directory(store, name)
+    if (own / _INITRD).exists():
+        (own / (_INITRD + _PREVIOUS)).unlink(missing_ok=True)
+        os.link(own / _INITRD, own / (_INITRD + _PREVIOUS))
+    if writable and (own / _WRITABLE).exists():
+        os.replace(own / _WRITABLE, own / (_WRITABLE + _PREVIOUS))
+
+
+def restore(store: Store, name: str) -> None:
+    """Take what was set aside again."""
+    for previous in directory(store, name).glob(f"*{_PREVIOUS}"):
+        os.replace(previous, previous.with_name(previous.name.removesuffix(_PREVIOUS)))
+
+
+def forget_previous(store: Store, name: str) -> None:
+    """Delete what was set aside."""
+    for previous in directory(store, name).glob(f"*{_PREVIOUS}"):
+        previous.unlink()
 
 
 def remove(store: Store, name: str) -> None:
@@ -106,7 +174,7 @@ def remove(store: Store, name: str) -> None:
 
 def forget_record(store: Store, name: str) -> None:
     """Clear the record before a start, so that what is read later is of this start."""
-    with open(directory(store, name) / "writable.img", "r+b") as handle:
+    with open(directory(store, name) / _WRITABLE, "r+b") as handle:
         handle.seek(_WRITABLE_BLOCKS * _BLOCK)
         handle.write(bytes(_BLOCK))
 
@@ -114,46 +182,87 @@ def forget_record(store: Store, name: str) -> None:
 def read_record(store: Store, name: str) -> Record | None:
     """The zone's record; ``None`` if it has written none that is well-formed. The zone wrote it, so nothing else of it is believed."""
     try:
-        with open(directory(store, name) / "writable.img", "rb") as handle:
+        with open(directory(store, name) / _WRITABLE, "rb") as handle:
             handle.seek(_WRITABLE_BLOCKS * _BLOCK)
             matched = _RECORD.match(handle.read(_BLOCK))
     except OSError:
         return None
     if not matched:
         return None
-    return Record(matched[1].decode(), None if matched[2] == b"-" else int(matched[2]), int(matched[3]))
+    status = None if matched[2] == b"-" else int(matched[2])
+    return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode())
 
 
-def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime) -> bytes:
+def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
     needs = {"xen_blkfront", "xen_netfront", "overlay", "ext4", image.filesystem, runtime.filesystem}
     channel = {"xen_gntalloc", "xen_gntdev", "xen_evtchn"}
-    common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, kernel.load_order(needs | channel))
+    boots = {module: _arguments(module) for module in kernel.load_order(needs)}
+    later = {module: "" for module in kernel.load_order(channel) if module not in boots}
+    common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
     name, _colon, limit = definition.zone.restart.partition(":")
     settings = {
         "BASE_FILESYSTEM": runtime.filesystem,
-        "IMAGE_FILESYSTEM": image.filesystem,
         "ADDRESS": network.address(definition.index),
         "GATEWAY": network.GATEWAY,
         "RESTART": name,
         "RESTART_LIMIT": limit or "0",
-        "STOP_SIGNAL": word(_described(image), "StopSignal") or "TERM",
-        "STOP_GRACE": str(STOP_GRACE),
+        "STOP_SIGNAL": definition.zone.stop_signal or word(_described(image), "StopSignal") or "TERM",
+        "STOP_GRACE": str(definition.zone.stop_grace_period),
         "RECORD_BLOCK": str(_WRITABLE_BLOCKS),
     }
-    zone = definition.zone.name
+    check = health(definition.zone, _described(image))
+    if check:
+        for name in ("interval", "timeout", "retries", "start_period", "start_interval"):
+            settings[f"HEALTH_{name.upper()}"] = str(getattr(check, name))
+    zone = definition.zone
+    hosts = [("127.0.0.1", "localhost"), ("::1", "localhost"), (settings["ADDRESS"], hostname(zone))]
+    hosts += [(address, host) for host, address in {**definition.peers, **zone.extra_hosts}.items()]
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
-        "config.json": json.dumps(container(definition.zone, image)).encode(),
+        "config.json": json.dumps(container(zone, image)).encode(),
         "authorized_keys": _authorized_keys(store),
-        "etc/hostname": f"{zone}\n".encode(),
-        "etc/hosts": f"127.0.0.1\tlocalhost\n::1\tlocalhost\n{settings['ADDRESS']}\t{zone}\n".encode(),
-        "etc/resolv.conf": b"",
+        # Sourced by its init, so it is one command of a shell.
+        "health": f"exec {shlex.join(['crun', 'exec', CONTAINER, *check.argv])}\n".encode() if check else b"",
+        "fstab": _FSTAB.format(image=image.filesystem).encode(),
+        "modules/order": module_order(later),
+        "record/state": b"starting\n",
+        "record/exit": b"-\n",
+        "record/restarts": b"0\n",
+        "record/health": b"none\n",
+        "volumes": "".join(f"{line}\n" for line in _volumes(zone, image)).encode(),
+        "sysctls": "".join(f"{path} {value}\n" for path, value in kernel_parameters(zone).items()).encode(),
+        "etc/hostname": f"{hostname(zone)}\n".encode(),
+        "etc/hosts": "".join(f"{address}\t{host}\n" for address, host in hosts).encode(),
+        "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in zone.dns).encode(),
     }
     modes = {"etc/hostname": 0o644, "etc/hosts": 0o644, "etc/resolv.conf": 0o644}
     own = [Entry(f"zone/{path}", stat.S_IFREG | modes.get(path, 0o600), data) for path, data in content.items()]
-    own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc")]
-    own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox")]
+    own += [Entry(f"zone/modules/{module}", stat.S_IFREG | 0o600, (kernel.directory / "modules" / module).read_bytes()) for module in later]
+    own += [
+        Entry(f"zone/secrets/{number}", stat.S_IFREG | int(secret.mode, 8), secrets[secret.source].encode(), owner=(secret.uid, secret.gid))
+        for number, secret in enumerate(zone.secrets)
+    ]
+    own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc", "zone/root", "zone/data", "zone/disks")]
+    own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("zone/output", stat.S_IFIFO | 0o600)]
+    own += [Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), Entry("dev/xvda", stat.S_IFBLK | 0o600, device=_XVDA)]
     return common + cpio_archive(own)
+
+
+def _arguments(module: str) -> str:
+    return " ".join(DRIVER_PARAMETERS.get(module.partition(".")[0].replace("-", "_"), ()))
+
+
+def _volumes(zone: Zone, image: Image) -> list[str]:
+    """What the zone's init makes for the container's mounts: device, access, name, and the path whose content a fresh volume begins with.
+
+    The volumes of the image that nothing declared is mounted over are directories of the writable layer, as Docker's are anonymous.
+    """
+    first = ord("d")  # xvda to xvdc: base, image, writable layer.
+    declared = [
+        f"xvd{chr(first + number)} {'ro' if mount.read_only else 'rw'} {mount.volume} {mount.target}"
+        for number, mount in enumerate(zone.volumes)
+    ]
+    return declared + [f"- rw {name} {target}" for name, target in image_volumes(zone, _described(image)).items()]
 
 
 def _described(image: Image) -> dict[str, Any]:
@@ -161,6 +270,21 @@ def _described(image: Image) -> dict[str, Any]:
     if not isinstance(described, dict):
         raise RingfenceError(f"image: config of its configuration is {str(described)[:80]!r}; it has to be an object")
     return described
+
+
+def fingerprint(store: Store, content: str, *, check: bool) -> str:
+    """What tells two contents of a secret apart, and says nothing of them: it is keyed with a random number of this host.
+
+    :param check: make no key; a host that has none has no fingerprint either, with which this one could be compared.
+    """
+    key = store.root / "secrets.key"
+    try:
+        salt = key.read_bytes()
+    except FileNotFoundError:
+        salt = os.urandom(32)
+        if not check:
+            write_atomically(key, salt)
+    return hmac.new(salt, content.encode(), "sha256").hexdigest()[:32]
 
 
 def channel_key(store: Store) -> Path:

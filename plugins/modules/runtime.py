@@ -33,6 +33,16 @@ options:
         description: Whether it is a program.
         type: bool
         default: false
+      diverted:
+        description:
+          - Whether it takes the place of a file of a Debian package.
+          - That file is kept beside it, with the suffix C(.distrib), also when the package is upgraded (see C(dpkg-divert)).
+        type: bool
+        default: false
+  library:
+    description: The library of the command C(zonectl), the text of its files by name.
+    type: dict
+    default: {}
   scripts:
     description: The scripts of the zone base, their text by file name; C(boot) is the first program of a zone.
     type: dict
@@ -71,6 +81,7 @@ runtime:
   returned: success
 """
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +92,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+_LIBRARY = "/usr/lib/ringfence/python/ansible_collections/ringfence/zones/plugins/module_utils"
 
 
 def main() -> None:
@@ -95,8 +108,10 @@ def main() -> None:
                     "path": {"type": "path", "required": True},
                     "content": {"type": "str", "required": True},
                     "executable": {"type": "bool", "default": False},
+                    "diverted": {"type": "bool", "default": False},
                 },
             },
+            "library": {"type": "dict", "default": {}},
             "scripts": {"type": "dict", "required": True},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
@@ -106,20 +121,31 @@ def main() -> None:
     # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
     needless = {str(FORWARDING)} if routes_others() else set()
     files = [HostFile(**entry) for entry in module.params["files"] if entry["path"] not in needless]
+    library = [HostFile(f"{_LIBRARY}/{name}", text) for name, text in sorted(module.params["library"].items())]
     try:
         changes = host_files.outdated(files)
+        renewed = host_files.outdated(library)
         before, after = runtime.compose(store, module.params["scripts"], check=module.check_mode)
         if not module.check_mode:
-            host_files.write(files)
+            host_files.write([*library, *files])
     except RingfenceError as error:
         module.fail_json(msg=str(error))
-    result: dict[str, Any] = {"changed": bool(changes) or before != after, "runtime": after}
+    result: dict[str, Any] = {"changed": bool(changes or renewed) or before != after, "runtime": after}
     if module._diff:
         result["diff"] = [
             *({"before_header": path, "after_header": path, "before": old, "after": new} for path, (old, new) in sorted(changes.items())),
+            # Which files; their text is the collection's own.
+            {
+                "before": "".join(f"{path} {_digest(old)}\n" for path, (old, _new) in sorted(renewed.items())),
+                "after": "".join(f"{path} {_digest(new)}\n" for path, (_old, new) in sorted(renewed.items())),
+            },
             {"before": f"zone base {before}\n", "after": f"zone base {after}\n"},
         ]
     module.exit_json(**result)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16] if text else "-"
 
 
 if __name__ == "__main__":

@@ -35,17 +35,62 @@ options:
       - "C(ports): a list of C(HOST:ZONE) or C(HOST:ZONE/udp). A change is applied while the zone runs."
       - "C(restart): V(no) (default), V(on-failure), C(on-failure:COUNT), V(always) or V(unless-stopped). With the last two the zone
         starts with the host. A change restarts the zone."
+      - "C(user): C(USER), C(UID), C(USER:GROUP) or C(UID:GID); names are those of the image. A change restarts the zone."
+      - "C(working_dir): an absolute path. A change restarts the zone."
+      - "C(hostname): the container's host name. Default: the zone's name. A change restarts the zone."
+      - "C(labels): a mapping, or a list of C(NAME=value). A change is applied while the zone runs."
+      - "C(read_only): whether the container cannot write to its root file system. Default V(false). A change restarts the zone."
+      - "C(cap_add), C(cap_drop): Linux capabilities, added to and dropped from Docker's default set; V(ALL) stands for every one.
+        A change restarts the zone."
+      - "C(tmpfs): a path, or a list of C(PATH) or C(PATH:size=64m,mode=1777). A change restarts the zone."
+      - "C(ulimits): a mapping of C(nofile), C(nproc), … to a number, or to C(soft) and C(hard). A change restarts the zone."
+      - "C(sysctls): parameters of the zone's own kernel, any of them. A change restarts the zone."
+      - "C(stop_signal): the signal that asks the container to end. Default: the image's, else V(SIGTERM). A change restarts the zone."
+      - "C(stop_grace_period): how long it has to end, for example V(1m30s). Default V(10s). A change restarts the zone."
+      - "C(dns): addresses of at most three name servers. A change restarts the zone."
+      - "C(extra_hosts): a list of C(name=address), or a mapping. A change restarts the zone."
+      - "C(volumes): a list of C(VOLUME:/path) or C(VOLUME:/path:ro), with volumes of O(volumes). A change restarts the zone."
+      - "C(networks): C(egress), a list of C({to: NETWORK, ports: [...]}), and C(ingress), a list of C({from: ZONE, ports: [...]}); without
+        ports, all of them. A change is applied while the zone runs."
+      - "C(healthcheck): C(test), C(interval), C(timeout), C(retries), C(start_period), C(start_interval) and C(disable), laid over the
+        image's. A zone with a check has started when it is healthy. A change restarts the zone."
+      - "C(depends_on): a list of zones, or a mapping such as C({db: {condition: service_healthy}}). The zone begins after them and ends
+        before them. A change is applied while the zone runs."
+      - "C(secrets): a list of names of O(secrets), or of C({source: NAME, target: /path, uid: 0, gid: 0, mode: '0440'}); each is a file,
+        C(/run/secrets/NAME) if nothing else is said. A change restarts the zone."
     type: list
     elements: dict
     required: true
+  volumes:
+    description:
+      - Named volumes by name, each a mapping with C(size), at least 16MiB, and C(state), V(present) (default) or V(absent).
+      - Each is the disk of one zone, and takes its size of the host's disk at once. A larger C(size) grows it and restarts its zone; a
+        smaller one is refused.
+      - A volume stays when its zone is removed and when it is no longer declared. Only C(state) V(absent) deletes it, with its content.
+    type: dict
+    default: {}
+  secrets:
+    description:
+      - Secrets by name, their contents as text. They reach only the zones that name them, in a file system in memory, and are in no
+        result, difference, metadata or log.
+      - A new content restarts the zones that have it.
+    type: dict
+    default: {}
   prune:
     description: Remove zones of this collection that are not declared. Without it they are only reported, in RV(undeclared).
     type: bool
     default: false
   start_timeout:
-    description: Seconds within which the container of a zone must have started.
+    description:
+      - Seconds within which the container of a zone must have started, and be healthy if it has a health check.
+      - A running zone that does not come up with a change runs as before afterwards, and the module fails. That change is not tried again
+        until the declaration changes or O(retry) is set.
     type: float
     default: 120
+  retry:
+    description: Try again what failed and was taken back before.
+    type: bool
+    default: false
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -130,27 +175,135 @@ zones:
       description: As declared.
       type: list
       elements: str
+      returned: when declared
     command:
       description: As declared.
       type: list
       elements: str
+      returned: when declared
     environment:
       description: The names of the declared variables; their values are not returned.
       type: list
       elements: str
+      returned: when declared
     ports:
       description: Published ports.
       type: list
       elements: str
+      returned: when declared
     restart:
       description: The restart policy.
       type: str
+    user:
+      description: As declared.
+      type: str
+      returned: when declared
+    working_dir:
+      description: As declared.
+      type: str
+      returned: when declared
+    hostname:
+      description: As declared.
+      type: str
+      returned: when declared
+    labels:
+      description: The labels.
+      type: dict
+      returned: when declared
+    read_only:
+      description: Whether the container cannot write to its root file system.
+      type: bool
+      returned: when declared
+    cap_add:
+      description: Added capabilities, without C(CAP_).
+      type: list
+      elements: str
+      returned: when declared
+    cap_drop:
+      description: Dropped capabilities, without C(CAP_).
+      type: list
+      elements: str
+      returned: when declared
+    tmpfs:
+      description: Mounts of memory.
+      type: list
+      elements: str
+      returned: when declared
+    ulimits:
+      description: Soft and hard limits by name.
+      type: dict
+      returned: when declared
+    sysctls:
+      description: Kernel parameters.
+      type: dict
+      returned: when declared
+    stop_signal:
+      description: Name of the signal, without C(SIG).
+      type: str
+      returned: when declared
+    stop_grace_period:
+      description: Seconds.
+      type: int
+    volumes:
+      description: The volumes that the zone has.
+      type: list
+      elements: str
+      returned: when declared
+    healthcheck:
+      description: The declared check, without what the image says.
+      type: dict
+      returned: when declared
+    depends_on:
+      description: The condition by the name of each zone that comes before.
+      type: dict
+      returned: when declared
+    secrets:
+      description: Where the zone has which secret, C(NAME:/path).
+      type: list
+      elements: str
+      returned: when declared
+    networks:
+      description: The declared connections, C(egress) and C(ingress), a text for each.
+      type: dict
+      returned: when declared
+    peers:
+      description: Addresses by name of the zones that let this one in.
+      type: dict
+      returned: when there are any
+    dns:
+      description: Name servers.
+      type: list
+      elements: str
+      returned: when declared
+    extra_hosts:
+      description: Addresses by name.
+      type: dict
+      returned: when declared
     address:
       description: The zone's IPv4 address on its host.
       type: str
     domain_id:
       description: Xen's number of the running domain, V(none) if it does not run.
       type: int
+volumes:
+  description: The declared volumes, by name.
+  type: list
+  elements: dict
+  returned: always
+  contains:
+    name:
+      description: The volume.
+      type: str
+    action:
+      description: What was, or would be, done.
+      type: str
+      choices: [create, grow, remove, keep]
+    size:
+      description: Its size in MiB afterwards; V(none) if there is no such volume.
+      type: int
+    changed:
+      description: Whether it was, or would be, changed.
+      type: bool
 undeclared:
   description: Zones of this collection on the host that are not declared.
   type: list
@@ -173,8 +326,11 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "zones": {"type": "list", "elements": "dict", "required": True},
+            "volumes": {"type": "dict", "default": {}},
+            "secrets": {"type": "dict", "default": {}, "no_log": True},
             "prune": {"type": "bool", "default": False},
             "start_timeout": {"type": "float", "default": 120},
+            "retry": {"type": "bool", "default": False},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         supports_check_mode=True,
@@ -185,27 +341,25 @@ def main() -> None:
         report = converge(
             Store(Path(module.params["store"])),
             module.params["zones"],
+            module.params["volumes"],
+            module.params["secrets"],
             prune=module.params["prune"],
             check=module.check_mode,
             start_timeout=module.params["start_timeout"],
+            retry=module.params["retry"],
         )
     except RingfenceError as error:
-        module.fail_json(msg=str(error), zones=[], undeclared=[])
+        module.fail_json(msg=str(error), zones=[], volumes=[], undeclared=[])
     result = _result(report)
     if module._diff:
-        result["diff"] = {"before": _without_values(report.before), "after": _without_values(report.after)}
+        result["diff"] = {"before": report.before, "after": report.after}
     if report.failures:
         module.fail_json(msg="; ".join(report.failures), **result)
     module.exit_json(**result)
 
 
 def _result(report: Report) -> dict[str, Any]:
-    return {"changed": report.changed, "zones": report.zones, "undeclared": report.undeclared}
-
-
-def _without_values(zones: dict[str, Any]) -> dict[str, Any]:
-    """Zones for a diff: an environment often holds secrets, so values are not shown."""
-    return {name: {**zone, "environment": sorted(zone.get("environment") or {})} if zone else None for name, zone in zones.items()}
+    return {"changed": report.changed, "zones": report.zones, "volumes": report.volumes, "undeclared": report.undeclared}
 
 
 if __name__ == "__main__":

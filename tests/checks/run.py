@@ -1,6 +1,7 @@
 """Runs groups of checks side by side: ``python tests/checks/run.py lint sanity unit docs``.
 
-Prints one line for each check and the whole output of those that failed. A check that skipped something failed.
+Prints one line for each check and the whole output of those that failed. A check that skipped something failed. What a check has written
+so far is in ``build/log/``.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 
 from tree import BUILD, ROOT, VENV_BIN
+
+QUIET_SECONDS = 120.0
+"""After so long without a result, what the running checks are at is told."""
 
 COLLECTION = str(BUILD / "ansible_collections" / "ringfence" / "zones")
 
@@ -35,8 +40,11 @@ def own(program: str) -> tuple[str, ...]:
     return (sys.executable, f"tests/checks/{program}.py")
 
 
+SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+
 # Longest first, so that the last to end is short.
 CHECKS = (
+    *(Check("molecule", f"molecule {name}", ("molecule", "test", "--scenario-name", name), r"side_effect.*Missing") for name in SCENARIOS),
     Check("sanity", "ansible-test sanity", own("sanity")),
     Check("lint", "galaxy-importer", own("importer")),
     Check("docs", "documentation", own("docs")),
@@ -83,28 +91,34 @@ class Outcome:
 def run(check: Check) -> Outcome:
     """Run one check in the root of the checkout, with the pinned tools first on the path."""
     environment = {**os.environ, "PATH": f"{VENV_BIN}{os.pathsep}{os.environ['PATH']}", "NO_COLOR": "1"}
+    log = log_of(check)
+    log.parent.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    done = subprocess.run(
-        check.command,
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        encoding="utf-8",
-        errors="replace",
-        check=False,
-    )
+    with log.open("wb") as stream:
+        done = subprocess.run(
+            check.command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, check=False
+        )
     seconds = time.monotonic() - began
-    skipped = [text for text in done.stdout.splitlines() if check.skipped and re.search(check.skipped, text)]
-    output = done.stdout + "".join(f"\nskipped, which counts as failed: {text}" for text in skipped)
+    written = log.read_text(encoding="utf-8", errors="replace")
+    skipped = [text for text in written.splitlines() if check.skipped and re.search(check.skipped, text)]
+    output = written + "".join(f"\nskipped, which counts as failed: {text}" for text in skipped)
     return Outcome(check, done.returncode == 0 and not skipped, seconds, output)
+
+
+def log_of(check: Check) -> Path:
+    """Return where a check writes what it does."""
+    return BUILD / "log" / f"{check.name.replace(' ', '-')}.log"
+
+
+def last_word(text: str) -> str:
+    """Return the last line that says something."""
+    return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "")
 
 
 def line(outcome: Outcome) -> str:
     """Return the one line about a check: how it ended, how long it took, and its last word."""
-    last = next((text.strip() for text in reversed(outcome.output.splitlines()) if text.strip()), "")
-    return f"{'ok    ' if outcome.passed else 'FAILED'} {outcome.seconds:6.1f} s  {outcome.check.name:<20} {last:.90}".rstrip()
+    how = "ok    " if outcome.passed else "FAILED"
+    return f"{how} {outcome.seconds:6.1f} s  {outcome.check.name:<20} {last_word(outcome.output):.90}".rstrip()
 
 
 def main(groups: Sequence[str]) -> int:
@@ -115,12 +129,21 @@ def main(groups: Sequence[str]) -> int:
     wanted = [check for check in CHECKS if check.group in groups]
     failed = 0
     with ThreadPoolExecutor(max_workers=len(os.sched_getaffinity(0))) as pool:
-        for future in as_completed([pool.submit(run, check) for check in wanted]):
-            outcome = future.result()
-            print(line(outcome), flush=True)
-            if not outcome.passed:
-                failed += 1
-                print(f"{outcome.output.rstrip()}\n", flush=True)
+        began = time.monotonic()
+        pending = {pool.submit(run, check): check for check in wanted}
+        while pending:
+            done, _pending = wait(pending, QUIET_SECONDS, FIRST_COMPLETED)
+            for future, check in pending.items() if not done else ():
+                if future.running():
+                    word = last_word(log_of(check).read_text(encoding="utf-8", errors="replace"))
+                    print(f"...    {time.monotonic() - began:6.1f} s  {check.name:<20} {word:.90}", flush=True)
+            for future in done:
+                del pending[future]
+                outcome = future.result()
+                print(line(outcome), flush=True)
+                if not outcome.passed:
+                    failed += 1
+                    print(f"{outcome.output.rstrip()}\n", flush=True)
     print(f"{len(wanted) - failed} passed, {failed} failed")
     return 1 if failed else 0
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import dataclasses
 import json
 import os
 import socket
@@ -17,7 +18,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.network import Link
 
 VIF = Path(__file__).parents[2] / "roles" / "runtime" / "files" / "vif"
 HOST, OUTSIDE = "10.9.0.1", "10.9.0.2"
@@ -133,10 +135,15 @@ def main() -> None:
     add_machine("beyond", BEYOND, "10.8.0.1")
     for index in (1, 2):
         add_zone(index, fakes)
-    published = {1: [Port(8080, 80)], 2: [Port(8081, 80), Port(53, 53, "udp")]}
+    closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp")))}
+    declared = {
+        "one": dataclasses.replace(closed["one"], networks=Networks(egress=(Traffic("10.9.0.0/24", ("80/tcp",)),)), servers=(BEYOND,)),
+        "two": dataclasses.replace(closed["two"], networks=Networks(ingress=(Traffic("one", ("80/tcp",)),))),
+    }
     for _again in range(2):
-        run("nft", "-f", "-", stdin=network.ruleset(published, routes_others=False))
-    streams = [serve(*place) for place in (("host", 22), ("outside", 80), ("beyond", 80), ("zone1", 80), ("zone1", 81), ("zone2", 80))]
+        run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=False))
+    places = (("host", 22), ("outside", 80), ("outside", 81), ("beyond", 80), ("beyond", 53), ("zone1", 80), ("zone1", 81), ("zone2", 80))
+    streams = [serve(*place) for place in (*places, ("zone2", 81))]
     with serve("zone2", 53, socket.SOCK_DGRAM) as server, serve("outside", 0, socket.SOCK_DGRAM) as client:
         found = {
             "outside to a published port": connects("outside", HOST, 8080),
@@ -155,7 +162,20 @@ def main() -> None:
         }
         run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
         found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client)
-    run("nft", "-f", "-", stdin=network.ruleset(published, routes_others=True))
+    run("nft", "-f", "-", stdin=network.ruleset(declared, routes_others=False))
+    found |= {
+        "declared: zone to the outside": connects("zone1", OUTSIDE, 80),
+        "declared: zone to its name server": connects("zone1", BEYOND, 53),
+        "declared: zone to the zone that lets it in": connects("zone1", network.address(2), 80),
+        "declared: outside to a published port": connects("outside", HOST, 8080),
+        "declared: zone to another port of the outside": connects("zone1", OUTSIDE, 81),
+        "declared: zone to another network": connects("zone1", BEYOND, 80),
+        "declared: zone to another port of the zone that lets it in": connects("zone1", network.address(2), 81),
+        "declared: zone back to the one that it lets in": connects("zone2", network.address(1), 80),
+        "declared: another zone to the outside": connects("zone2", OUTSIDE, 80),
+        "declared: zone to the host, whose address is in the network": connects("zone1", HOST, 22),
+    }
+    run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=True))
     found["on a router: outside through the host"] = connects("outside", BEYOND, 80)
     found["on a router: outside to a zone's own address"] = connects("outside", network.address(1), 80)
     found["on a router: zone to the outside"] = connects("zone1", OUTSIDE, 80)

@@ -13,9 +13,10 @@ import pytest
 from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 FILES = Files(Path("/k/vmlinux"), Path("/z/initrd"), ((Path("/base.img"), False),))
 DEFINITION = Definition(Zone(name="web", image="web"), "sha256:1", "sha256:2", "pv", "sha256:3", 1)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.network import ruleset
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.network import Link, ruleset
 
 ENVIRONMENT = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin", "PYTHONPATH": os.pathsep.join(sys.path)}
 # Root of its own user and network namespace may do all of it, and reaches nothing of this machine.
@@ -23,6 +23,10 @@ REACHABLE = {
     "outside to a published UDP port",
     "outside to the host",
     "on a router: outside through the host",
+    "declared: zone to the outside",
+    "declared: zone to its name server",
+    "declared: zone to the zone that lets it in",
+    "declared: outside to a published port",
     # What the rules are there for: without them it would be possible.
     "without the check of sources: zone with a forged source to the outside",
     "without rules: outside through the host",
@@ -37,6 +41,12 @@ UNREACHABLE = {
     "outside through the host",
     "on a router: outside to a zone's own address",
     "on a router: zone to the outside",
+    "declared: zone to another port of the outside",
+    "declared: zone to another network",
+    "declared: zone to another port of the zone that lets it in",
+    "declared: zone back to the one that it lets in",
+    "declared: another zone to the outside",
+    "declared: zone to the host, whose address is in the network",
     "zone to another zone",
     "zone to a published port of another zone",
     "zone to its gateway",
@@ -68,13 +78,22 @@ def test_everything_else_is_dropped(found: dict[str, bool], connection: str) -> 
 
 
 @pytest.mark.parametrize(
-    "published",
-    [{}, {1: []}, {1: [Port(80, 80)], 2: [Port(53, 53, "udp"), Port(53, 53)], 9999: [Port(65535, 65535)]}],
-    ids=["no zones", "no ports", "many"],
+    "links",
+    [
+        {},
+        {"a": Link(1)},
+        {"a": Link(1, (Port(80, 80),)), "b": Link(2, (Port(53, 53, "udp"), Port(53, 53))), "c": Link(9999, (Port(65535, 65535),))},
+        {
+            "a": Link(1, networks=Networks(egress=(Traffic("0.0.0.0/0"), Traffic("10.0.0.0/8", ("53/udp", "80/tcp", "8000-8010/tcp"))))),
+            "b": Link(2, networks=Networks(ingress=(Traffic("a"), Traffic("b", ("80/tcp",)), Traffic("gone")))),
+            "c": Link(3, servers=("192.0.2.53", "192.0.2.54")),
+        },
+    ],
+    ids=["no zones", "no ports", "many", "declared connections"],
 )
-def test_nftables_takes_the_rules_again_and_again(published: dict[int, list[Port]], tmp_path: Path) -> None:
+def test_nftables_takes_the_rules_again_and_again(links: dict[str, Link], tmp_path: Path) -> None:
     rules = tmp_path / "rules.nft"
-    rules.write_text(ruleset(published, routes_others=False))
+    rules.write_text(ruleset(links, routes_others=False))
     load = f"nft -f {rules} && nft -c -f {rules} && nft -f {rules} && nft list tables"
     done = subprocess.run([*APART, "sh", "-c", load], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stdout.decode()) == (0, "table inet ringfence\n"), done.stderr.decode()

@@ -25,7 +25,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     (directory / "busybox").write_text(BUSYBOX)
     (directory / "busybox").chmod(0o755)
-    for name in ("crun", "dropbear", "socat", "vchan-socket-proxy"):
+    for name in ("crun", "dropbear", "resize2fs", "socat", "vchan-socket-proxy"):
         shutil.copy("/bin/cat", directory / name)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     # As on Debian 12; Debian 13's erofs is only mounted, and tests need no root.

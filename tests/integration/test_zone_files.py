@@ -23,7 +23,8 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     made_up_host.add_image(host.store, digest("1"), {"Cmd": ["serve"]})
     definition = Definition(Zone(name="web", image="web"), digest("1"), digest("a"), "pv", digest("e"), 1)
     kernel = kernels.deployed(host.store)["stable"]
-    zone_files.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store))
+    zone_files.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store), {})
+    zone_files.make_writable(host.store, "web")
     layer = host.store.zones / "web" / "writable.img"
 
     described = subprocess.run(["dumpe2fs", "-h", str(layer)], capture_output=True, check=True).stdout.decode()

@@ -12,10 +12,11 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, images, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, images, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 NEEDS = ("xen_blkfront", "xen_netfront", "xen_gntalloc", "xen_gntdev", "xen_evtchn", "erofs", "squashfs", "overlay", "ext4")
@@ -38,9 +39,11 @@ def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
     for digit, (name, possible) in zip("abcdef", modes.items(), strict=False):
         directory = store.kernels / (digit * 64)
         (directory / "modules").mkdir(parents=True, exist_ok=True)
-        (directory / "modules" / "netfront.ko").write_bytes(f"module of {name}".encode())
+        (directory / "modules" / "xen-netfront.ko").write_bytes(f"module of {name}".encode())
         modules: dict[str, list[str]] = {need: [] for need in NEEDS}
-        modules["xen_netfront"] = ["netfront.ko"]
+        modules["xen_netfront"] = ["xen-netfront.ko"]
+        modules["xen_gntdev"] = ["xen-netfront.ko", "gntdev.ko"]
+        (directory / "modules" / "gntdev.ko").write_bytes(b"gntdev")
         document = {
             "digest": digest(digit),
             "release": f"6.12-{name}",
@@ -139,8 +142,12 @@ class Hypervisor:
 
     def stop(self, name: str, grace: float) -> None:
         if name in self.domains and self.domains[name].number is not None:
-            self.calls.append(f"stop {name}" if grace > zone_files.STOP_GRACE else f"stop {name} too early")
+            self.calls.append(f"stop {name}" if grace > Zone.stop_grace_period else f"stop {name} too early")
             self.domains[name].number = None
+
+    def end(self, name: str) -> None:
+        self.calls.append(f"end {name}")
+        self.domains[name].number = None
 
     def undefine(self, name: str) -> None:
         if name in self.domains:
@@ -173,9 +180,20 @@ class Host:
         for digit in digits:
             self.published[f"registry.example/image:{tag}" if tag else reference(digit)] = (digest(digit), {"Cmd": ["serve"], **config})
 
-    def converge(self, *zones: dict[str, Any], prune: bool = False, check: bool = False, start_timeout: float = 5) -> converge.Report:
+    def converge(
+        self,
+        *zones: dict[str, Any],
+        volumes: dict[str, Any] | None = None,
+        secrets: dict[str, Any] | None = None,
+        prune: bool = False,
+        check: bool = False,
+        start_timeout: float = 5,
+        retry: bool = False,
+    ) -> converge.Report:
         """Converge the host."""
-        return converge.converge(self.store, list(zones), prune=prune, check=check, start_timeout=start_timeout)
+        return converge.converge(
+            self.store, list(zones), volumes or {}, secrets or {}, prune=prune, check=check, start_timeout=start_timeout, retry=retry
+        )
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a converge may change."""
@@ -226,7 +244,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(converge, "Hypervisor", lambda: host.hypervisor)
     monkeypatch.setattr(converge, "booted_into_xen", lambda: True)
     monkeypatch.setattr(converge, "listening_ports", set)
-    monkeypatch.setattr(converge, "run", host.run)
+    monkeypatch.setattr(firewall, "run", host.run)
     monkeypatch.setattr(zone_files, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)
     monkeypatch.setattr(images, "prepare", host.prepare)

@@ -13,7 +13,7 @@ import made_up_host
 import pytest
 from made_up_host import RECORD, Host, digest, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 
@@ -66,11 +66,10 @@ def test_a_zone_is_created_started_and_reported(host: Host) -> None:
             "virtualization": "pvh",
             "memory": 128,
             "cpus": 1,
-            "entrypoint": None,
-            "command": None,
             "environment": ["SECRET"],
             "ports": ["8080:80/tcp"],
             "restart": "always",
+            "stop_grace_period": 10,
             "address": "198.18.0.1",
             "domain_id": 2,
         }
@@ -78,7 +77,7 @@ def test_a_zone_is_created_started_and_reported(host: Host) -> None:
     assert host.hypervisor.calls == ["define web", "start web"]
     assert host.hypervisor.domains["web"].autostart
     assert host.table is not None
-    assert "8080 : 198.18.0.1 . 80" in host.table
+    assert "8080 : 198.18.0.1 . 80" in str(host.table)
     assert (host.store.root / "network.nft").read_text() == host.table
 
 
@@ -186,8 +185,8 @@ def test_old_ports_are_closed_and_new_ones_opened(host: Host) -> None:
     host.converge(_zone(ports=["8080:80"]))
     host.converge(_zone(ports=["8081:80"]))
     assert host.table is not None
-    assert "8081 : 198.18.0.1 . 80" in host.table
-    assert "8080" not in host.table
+    assert "8081 : 198.18.0.1 . 80" in str(host.table)
+    assert "8080" not in str(host.table)
 
 
 def test_two_zones_may_swap_their_ports(host: Host) -> None:
@@ -217,12 +216,12 @@ def test_rules_that_do_not_load_are_tried_again(host: Host, monkeypatch: pytest.
         return host.run(argv, stdin=stdin)
 
     with monkeypatch.context() as patched:
-        patched.setattr(converge, "run", fail)
+        patched.setattr(firewall, "run", fail)
         with pytest.raises(CommandFailed):
             host.converge(_zone(ports=["8080:80"]))
     host.converge(_zone(ports=["8080:80"]))
     assert host.table is not None
-    assert "8080" in host.table
+    assert "8080" in str(host.table)
 
 
 # What is not declared.
@@ -236,7 +235,7 @@ def test_an_absent_zone_is_removed_with_its_files(host: Host) -> None:
     assert host.hypervisor.calls == ["stop web", "undefine web"]
     assert [path.name for path in host.store.zones.iterdir()] == ["db"]
     assert host.table is not None
-    assert "8080" not in host.table
+    assert "8080" not in str(host.table)
     assert not host.converge({"name": "web", "state": "absent"}, _zone("db")).changed
 
 
@@ -253,7 +252,7 @@ def test_an_undeclared_zone_is_reported_and_left_alone(host: Host) -> None:
     assert (report.undeclared, report.changed) == (["db"], False)
     assert set(host.hypervisor.domains) == {"db", "web"}
     assert host.table is not None
-    assert "5432" in host.table
+    assert "5432" in str(host.table)
 
 
 def test_an_undeclared_zone_is_pruned_if_that_is_wanted(host: Host) -> None:
@@ -499,6 +498,22 @@ def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> No
     report = host.converge(_zone(), start_timeout=0.3)
     assert len(report.failures) == 1
     assert "its container did not start within 0.3 s" in report.failures[0]
+    assert host.hypervisor.calls[-1] == "end web"
+
+
+def test_a_zone_that_ends_before_its_container_starts_is_told_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hypervisor.said["web"] = b""
+    monkeypatch.setattr(host.hypervisor, "domain_id", lambda _name: None)
+    report = host.converge(_zone(), start_timeout=3600)
+    assert report.failures[0].startswith("zone web: create: it ended before its container started; the last lines of its console: ")
+
+
+def test_a_zone_that_did_not_start_in_time_is_started_again_by_the_next_run(host: Host) -> None:
+    host.hypervisor.said["web"] = b""
+    host.converge(_zone(), start_timeout=0.3)
+    del host.hypervisor.said["web"]
+    report = host.converge(_zone())
+    assert [(zone["action"], zone["failed"]) for zone in report.zones] == [("start", False)]
 
 
 def test_a_record_of_an_earlier_start_does_not_count(host: Host) -> None:
@@ -524,7 +539,15 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
 ) -> None:
     """Killed at the first, second, … step that changes something, until there is none left at which it could be."""
     steps = ["hypervisor.stop", "hypervisor.undefine", "hypervisor.define", "hypervisor.start"]
-    steps += ["zone_files.discard_writable", "zone_files.write", "zone_files.forget_record", "zone_files.remove", "network"]
+    steps += [
+        "zone_files.set_aside",
+        "zone_files.forget_previous",
+        "zone_files.write",
+        "zone_files.make_writable",
+        "zone_files.forget_record",
+        "zone_files.remove",
+        "network",
+    ]
 
     def killed_at(limit: int) -> bool:
         count = 0
@@ -542,7 +565,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
         with monkeypatch.context() as patched:
             for step in steps:
                 where, _dot, name = step.partition(".")
-                target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "network": converge}[where]
+                target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "network": firewall}[where]
                 patched.setattr(target, name or "write_atomically", counted(getattr(target, name or "write_atomically")))
             try:
                 host.converge({**_zone(), **fields})
@@ -576,3 +599,201 @@ def test_the_made_up_host_counts_as_changed_what_a_converge_changes(host: Host) 
 
 def test_the_report_is_what_the_module_returns(host: Host) -> None:
     json.dumps(dataclasses.asdict(host.converge(_zone())))
+
+
+# Health and dependencies.
+
+HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s\n"
+
+
+def test_a_zone_is_there_when_it_is_healthy(host: Host) -> None:
+    host.hypervisor.said["web"] = HEALTH % b"healthy"
+    assert host.converge(_zone()).failures == []
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [(b"unhealthy", "its health check fails"), (b"starting", "its container did not become healthy within 0.3 s")],
+)
+def test_a_zone_that_is_not_healthy_is_told(host: Host, health: bytes, told: str) -> None:
+    host.hypervisor.said["web"] = HEALTH % health
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert report.failures[0].startswith(f"zone web: create: {told}; the last lines of its console: ")
+
+
+def test_what_depends_on_a_zone_that_failed_is_not_started(host: Host) -> None:
+    host.hypervisor.unstartable.add("db")
+    report = host.converge(_zone("db"), _zone("api", depends_on=["db"]), _zone(depends_on=["api"]), _zone("alone"))
+    assert report.failures == [
+        "zone db: create: libvirt cannot start it",
+        "zone api: create: not done, because it depends on db",
+        "zone web: create: not done, because it depends on api",
+    ]
+    assert [call for call in host.hypervisor.calls if call.startswith("start")] == ["start alone", "start db"]
+
+
+# A change with which a zone does not come up is taken back.
+
+
+@pytest.fixture
+def picky(host: Host) -> Host:
+    """A host on which zone web runs image 1, and is healthy with no other one."""
+    host.publish("2", "3")
+    start = host.hypervisor.start
+
+    def judged(name: str) -> None:
+        good = digest("1") in host.hypervisor.domains[name].xml
+        host.hypervisor.said[name] = HEALTH % (b"healthy" if good else b"unhealthy")
+        start(name)
+
+    host.hypervisor.start = judged  # type: ignore[method-assign]
+    host.converge(_zone())
+    with (host.store.zones / "web" / "writable.img").open("r+b") as layer:
+        layer.write(b"what it wrote")
+    host.hypervisor.calls.clear()
+    return host
+
+
+def test_a_zone_that_does_not_come_up_with_a_change_runs_as_before(picky: Host) -> None:
+    report = picky.converge(_zone(image=reference("2"), ports=["8080:80"]))
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("zone web: recreate: its health check fails; the last lines of its console: ")
+    assert report.failures[0].endswith("; the zone runs as before")
+    assert digest("1") in picky.hypervisor.domains["web"].xml
+    assert picky.hypervisor.domains["web"].number is not None
+    assert "8080" not in str(picky.table)
+    own = picky.store.zones / "web"
+    with (own / "writable.img").open("rb") as layer:
+        assert layer.read(13) == b"what it wrote"
+    assert sorted(path.name for path in own.iterdir()) == ["initrd", "refused.json", "writable.img"]
+
+
+def test_what_was_taken_back_is_not_tried_again_until_something_changes(picky: Host) -> None:
+    bad = _zone(image=reference("2"))
+    picky.converge(bad)
+    picky.hypervisor.calls.clear()
+    for check in (True, False):
+        report = picky.converge(bad, _zone("other"), check=check)
+        assert report.failures[0].startswith("zone web: recreate: not tried again, because it was taken back before: its health check")
+        assert [(zone["name"], zone["failed"]) for zone in report.zones] == [("other", False), ("web", True)]
+    assert [call for call in picky.hypervisor.calls if call.endswith("web")] == []
+    picky.converge(bad, retry=True)
+    assert "stop web" in picky.hypervisor.calls
+    picky.hypervisor.calls.clear()
+    picky.converge(_zone(image=reference("3")))
+    assert picky.hypervisor.calls[0] == "stop web"
+    assert picky.converge(_zone()).failures == []
+
+
+def test_a_zone_that_cannot_be_brought_back_is_told_and_tried_again(picky: Host) -> None:
+    picky.hypervisor.unstartable.add("web")
+    report = picky.converge(_zone(memory="256MiB"))
+    assert report.failures == [
+        "zone web: restart: libvirt cannot start it; and it could not be brought back to what it was: libvirt cannot start it"
+    ]
+    picky.hypervisor.unstartable.clear()
+    assert picky.converge(_zone(memory="256MiB")).failures == []
+
+
+def test_a_zone_that_ran_without_a_record_is_watched_by_the_next_run(host: Host) -> None:
+    """The run that started it was killed while it waited."""
+    host.converge(_zone())
+    made_up_host.write_record(host.store, "web", bytes(4096))
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert report.failures[0].startswith("zone web: keep: its container did not start within 0.3 s")
+
+
+# Secrets.
+
+
+def test_a_secret_is_in_no_result_and_no_metadata(host: Host) -> None:
+    zone = _zone(secrets=["password"])
+    report = host.converge(zone, secrets={"password": "hunter2"})
+    assert "hunter2" not in json.dumps(dataclasses.asdict(report))
+    assert "hunter2" not in host.hypervisor.domains["web"].xml
+    assert not host.converge(zone, secrets={"password": "hunter2"}).changed
+    changed = host.converge(zone, secrets={"password": "hunter3"})
+    assert (_actions(changed), changed.zones[0]["reasons"]) == ({"web": "restart"}, ["secret password has changed"])
+
+
+def test_a_change_that_is_taken_back_takes_its_secrets_back(picky: Host) -> None:
+    before = (picky.store.zones / "web" / "initrd").read_bytes()
+    picky.converge(_zone(image=reference("2"), secrets=["password"]), secrets={"password": "hunter2"})
+    assert (picky.store.zones / "web" / "initrd").read_bytes() == before
+
+
+# The network.
+
+
+def test_a_zone_that_is_let_in_finds_the_other_by_name(host: Host) -> None:
+    db = _zone("db", networks={"ingress": [{"from": "web", "ports": [5432]}]})
+    report = host.converge(_zone(), db)
+    assert [zone.get("peers") for zone in report.zones] == [None, {"db": "198.18.0.1"}]
+    assert 'iifname "rz2" oifname "rz1" tcp dport { 5432 } accept' in str(host.table)
+    assert not host.converge(_zone(), db).changed
+
+
+def test_connections_are_let_out_and_shut_off_while_the_zone_runs(host: Host) -> None:
+    host.converge(_zone())
+    report = host.converge(_zone(networks={"egress": [{"to": "192.0.2.0/24"}]}))
+    assert _actions(report) == {"web": "live"}
+    assert 'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.0/24 accept' in str(host.table)
+    host.converge(_zone())
+    assert "192.0.2.0" not in str(host.table)
+
+
+# Volumes.
+
+DATA = {"data": {"size": "16MiB"}}
+
+
+def test_a_volume_is_made_before_the_zone_that_has_it(host: Host) -> None:
+    report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert report.volumes == [{"name": "data", "action": "create", "size": 16, "changed": True}]
+    assert (report.before["volume data"], report.after["volume data"]) == (None, {"size": 16})
+    assert (host.store.volumes / "data.img").stat().st_size == 16 * 1024 * 1024
+    assert f"{host.store.volumes}/data.img" in host.hypervisor.domains["web"].xml
+    again = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert (again.changed, again.volumes[0]["action"]) == (False, "keep")
+
+
+def test_a_volume_outlives_its_zone_and_its_declaration(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    content = (host.store.volumes / "data.img").read_bytes()
+    host.converge(_zone(state="absent"), prune=True)
+    assert (host.store.volumes / "data.img").read_bytes() == content
+
+
+def test_a_larger_volume_restarts_its_zone(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), _zone("other"), volumes=DATA)
+    report = host.converge(_zone(volumes=["data:/srv"]), _zone("other"), volumes={"data": {"size": "24MiB"}})
+    assert _actions(report) == {"web": "restart", "other": "keep"}
+    assert report.volumes[0]["action"] == "grow"
+
+
+def test_a_volume_is_deleted_after_the_zone_that_had_it(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    report = host.converge(_zone(state="absent"), volumes={"data": {"state": "absent"}})
+    assert (report.changed, report.volumes[0]["action"]) == (True, "remove")
+    assert list(host.store.volumes.iterdir()) == []
+
+
+def test_a_smaller_volume_is_refused(host: Host) -> None:
+    host.converge(volumes={"data": {"size": "24MiB"}})
+    assert _problems(host, volumes=DATA) == ["volume data: size: 16MiB is not accepted; it has 24 MiB, and a volume never shrinks"]
+
+
+def test_a_volume_of_a_zone_that_is_not_declared_is_left_alone(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert _problems(host, _zone("other", volumes=["data:/srv"]), volumes=DATA) == [
+        "zone other: volumes: data is not accepted; zone web, which is not declared, has it"
+    ]
+    assert _problems(host, volumes={"data": {"state": "absent"}}) == [
+        "volume data: zone web, which is not declared, has it; declare or remove that zone"
+    ]
+
+
+def test_check_mode_makes_no_volume(host: Host) -> None:
+    report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA, check=True)
+    assert (report.changed, report.volumes[0]["action"]) == (True, "create")
+    assert not host.store.volumes.exists()

@@ -19,7 +19,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.domain import (
     parse_metadata,
     starts_with_host,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 FULL = Zone(
     name="web",
@@ -73,7 +74,7 @@ def test_metadata_of_a_version_with_fewer_fields_is_read() -> None:
         '{"zone": "web"}',
         metadata(DEFINITION).replace('"index":300', '"number":300'),
         metadata(DEFINITION).replace('"memory"', '"later"'),
-        metadata(DEFINITION).replace('"entrypoint":["sh"]', '"entrypoint":1'),
+        metadata(DEFINITION).replace('"ulimits":{}', '"ulimits":{"core":1}'),
         metadata(DEFINITION).replace('"protocol"', '"kind"'),
     ],
 )

@@ -113,3 +113,27 @@ def test_a_command_that_fails_is_told(host: Host, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(host_files, "run", fail)
     with pytest.raises(CommandFailed, match="no such module"):
         write([MODULES])
+
+
+BLOCK = HostFile("/etc/xen/scripts/block", "#!/bin/sh\nours\n", executable=True, diverted=True)
+
+
+def test_a_file_of_a_package_is_diverted_before_ours_takes_its_place(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.path("/etc/xen/scripts").mkdir(parents=True)
+    host.path(BLOCK.path).write_text("Debian's\n")
+
+    def divert(argv: Sequence[str]) -> bytes:
+        assert argv == ["dpkg-divert", "--quiet", "--local", "--rename", "--add", BLOCK.path]
+        host.path(BLOCK.path).rename(host.path(f"{BLOCK.path}.distrib"))
+        return b""
+
+    monkeypatch.setattr(host_files, "run", divert)
+    write([BLOCK])
+    assert (host.path(BLOCK.path).read_text(), host.path(f"{BLOCK.path}.distrib").read_text()) == (BLOCK.content, "Debian's\n")
+    assert not outdated([BLOCK])
+
+
+def test_a_file_of_ours_without_the_diversion_is_outdated(host: Host) -> None:
+    write([BLOCK])
+    assert host.commands
+    assert set(outdated([BLOCK])) == {BLOCK.path}

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.network import GATEWAY, address, allocate, interface, mac, ruleset
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.network import GATEWAY, Link, address, allocate, interface, mac, ruleset
 
 LAST = 9999
 
@@ -57,14 +57,16 @@ def _block(text: str, head: str) -> list[str]:
 
 
 def test_the_table_is_replaced_as_a_whole_and_no_other_is_named() -> None:
-    lines = ruleset({1: [Port(80, 80)]}, routes_others=False).splitlines()
+    lines = ruleset({"a": Link(1, (Port(80, 80),))}, routes_others=False).splitlines()
     assert lines[:3] == ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
     assert [line for line in lines if line.startswith(("table", "delete", "flush"))] == lines[:3]
     assert lines[-1] == "}"
 
 
 def test_the_published_ports_and_the_sources() -> None:
-    text = ruleset({2: [Port(8080, 80), Port(53, 53, "udp")], 1: [Port(443, 443)], 3: []}, routes_others=False)
+    text = ruleset(
+        {"a": Link(2, (Port(8080, 80), Port(53, 53, "udp"))), "b": Link(1, (Port(443, 443),)), "c": Link(3)}, routes_others=False
+    )
     assert _block(text, "map published_tcp") == [
         "type inet_service : ipv4_addr . inet_service",
         "elements = { 443 : 198.18.0.1 . 443, 8080 : 198.18.0.2 . 80 }",
@@ -84,26 +86,42 @@ def test_without_zones_there_is_nothing_published() -> None:
 
 
 def test_the_order_of_zones_and_ports_does_not_show() -> None:
-    assert ruleset({1: [Port(1, 1), Port(2, 2)], 2: []}, routes_others=False) == ruleset(
-        {2: [], 1: [Port(2, 2), Port(1, 1)]}, routes_others=False
+    assert ruleset({"a": Link(1, (Port(1, 1), Port(2, 2))), "b": Link(2)}, routes_others=False) == ruleset(
+        {"b": Link(2), "a": Link(1, (Port(2, 2), Port(1, 1)))}, routes_others=False
     )
 
 
 def test_only_the_table_of_ports_and_sources_differs_between_hosts() -> None:
-    one, other = ruleset({}, routes_others=False), ruleset({1: [Port(80, 80)]}, routes_others=False)
+    one, other = ruleset({}, routes_others=False), ruleset({"a": Link(1, (Port(80, 80),))}, routes_others=False)
     assert set(one.splitlines()) < set(other.splitlines())
 
 
 @pytest.mark.parametrize("chain", ["forward", "input"])
 def test_what_no_rule_lets_through_is_dropped(chain: str) -> None:
-    lines = _block(ruleset({1: []}, routes_others=False), f"chain {chain}")
+    lines = _block(ruleset({"a": Link(1)}, routes_others=False), f"chain {chain}")
     assert lines[-1] == "drop"
     assert lines[1].startswith('iifname != "rz*"')  # What is no business of zones passes first.
 
 
 def test_a_forged_source_is_dropped_before_anything_else_looks_at_it() -> None:
-    assert _block(ruleset({1: []}, routes_others=False), "chain spoofed") == [
+    assert _block(ruleset({"a": Link(1)}, routes_others=False), "chain spoofed") == [
         "type filter hook prerouting priority raw; policy accept;",
         'iifname "rz*" meta nfproto ipv6 drop',
         'iifname "rz*" iifname . ip saddr != @sources drop',
+    ]
+
+
+def test_what_is_declared_is_let_through_and_nothing_else() -> None:
+    networks = Networks(
+        egress=(Traffic("10.0.0.0/8", ("53/udp", "80/tcp")), Traffic("192.0.2.0/24")), ingress=(Traffic("db", ("1-9/tcp",)),)
+    )
+    lines = _block(ruleset({"a": Link(1, networks=networks, servers=("192.0.2.53",)), "db": Link(2)}, routes_others=False), "chain forward")
+    assert lines[lines.index('oifname "rz*" iifname != "rz*" ct status dnat accept') + 1 :] == [
+        'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.53 tcp dport { 53 } accept',
+        'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.53 udp dport { 53 } accept',
+        'iifname "rz1" oifname != "rz*" ip daddr 10.0.0.0/8 tcp dport { 80 } accept',
+        'iifname "rz1" oifname != "rz*" ip daddr 10.0.0.0/8 udp dport { 53 } accept',
+        'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.0/24 accept',
+        'iifname "rz2" oifname "rz1" tcp dport { 1-9 } accept',
+        "drop",
     ]

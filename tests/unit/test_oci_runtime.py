@@ -7,7 +7,15 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import process_arguments, resolve_user, runtime_config
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount
+from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
+    Health,
+    health,
+    kernel_parameters,
+    process_arguments,
+    resolve_user,
+    runtime_config,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 PASSWD = """\
@@ -216,3 +224,99 @@ def test_no_mount_gives_devices_or_set_user_ids() -> None:
     assert {name for name, mount in mounts.items() if "ro" in mount["options"]} == {"/sys", "/sys/fs/cgroup"}
     bound = {name: mount["source"] for name, mount in mounts.items() if mount["type"] == "bind"}
     assert bound == {f"/etc/{name}": f"/run/ringfence/etc/{name}" for name in ("hosts", "hostname", "resolv.conf")}
+
+
+def _mounted(config: dict[str, Any], destination: str) -> dict[str, Any]:
+    (found,) = [mount for mount in config["mounts"] if mount["destination"] == destination]
+    return {key: value for key, value in found.items() if key != "destination"}
+
+
+def test_what_is_declared_goes_before_what_the_image_says() -> None:
+    image = {**IMAGE, "User": "root", "WorkingDir": "/image"}
+    config = _config(image, user="app:staff", working_dir="/srv", hostname="www.example", read_only=True)
+    assert config["process"]["user"] == {"uid": 1000, "gid": 2000}
+    assert config["process"]["cwd"] == "/srv"
+    assert (config["hostname"], _environment(config)["HOSTNAME"]) == ("www.example", "www.example")
+    assert config["root"]["readonly"] is True
+
+
+# As Docker combines them (daemon, "TweakCapabilities").
+@pytest.mark.parametrize(
+    ("add", "drop", "has", "lacks"),
+    [
+        (("NET_ADMIN",), (), {"NET_ADMIN", "CHOWN"}, {"SYS_ADMIN"}),
+        ((), ("CHOWN",), {"KILL"}, {"CHOWN"}),
+        (("CHOWN",), ("ALL",), {"CHOWN"}, {"KILL"}),
+        ((), ("ALL",), set(), {"CHOWN", "KILL"}),
+        (("ALL",), ("SYS_ADMIN",), {"NET_ADMIN", "CHOWN", "BPF"}, {"SYS_ADMIN"}),
+    ],
+)
+def test_capabilities_are_combined_as_in_docker(add: tuple[str, ...], drop: tuple[str, ...], has: set[str], lacks: set[str]) -> None:
+    sets = _config(cap_add=add, cap_drop=drop)["process"]["capabilities"]
+    assert sets["bounding"] == sets["effective"] == sets["permitted"]
+    names = {name.removeprefix("CAP_") for name in sets["bounding"]}
+    assert has <= names
+    assert not lacks & names
+
+
+def test_limits_are_those_of_the_runtime_specification() -> None:
+    limits = _config(ulimits={"core": (0, -1), "nofile": (10, 20)})["process"]["rlimits"]
+    assert limits == [
+        {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},
+        {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
+    ]
+
+
+def test_memory_is_mounted_with_the_options_of_docker_unless_others_are_declared() -> None:
+    config = _config(tmpfs=("/run", "/tmp:exec,size=64m"))
+    assert _mounted(config, "/run")["options"] == ["nosuid", "noexec", "nodev"]
+    assert _mounted(config, "/tmp")["options"] == ["nosuid", "nodev", "exec", "size=64m"]
+
+
+def test_volumes_are_mounted_parents_first() -> None:
+    image = {**IMAGE, "Volumes": {"/srv/cache": {}, "/data": {}}}
+    mounts = (Mount("/data", "data"), Mount("/srv", "www", read_only=True))
+    config = _config(image, volumes=mounts, tmpfs=("/srv/run",))
+    assert [mount["destination"] for mount in config["mounts"]][-4:] == ["/data", "/srv", "/srv/cache", "/srv/run"]
+    assert _mounted(config, "/srv") == {"type": "bind", "source": "/run/ringfence/data/www", "options": ["rbind", "ro"]}
+    assert _mounted(config, "/srv/cache")["source"] == "/run/ringfence/data/_image-0"
+
+
+@pytest.mark.parametrize("named", [["/srv"], {"srv": {}}, {"/a\nxvdd rw x /b": {}}])
+def test_volumes_of_an_image_are_absolute_paths(named: Any) -> None:
+    with pytest.raises(RingfenceError, match="image: Volumes of its configuration is "):
+        _config({**IMAGE, "Volumes": named})
+
+
+def test_the_container_s_own_parameters_are_in_its_configuration_and_the_zone_s_are_not() -> None:
+    zone = _zone(sysctls={"kernel.shmmax": "1", "vm.swappiness": "0", "fs.mqueue.msg_max": "5"})
+    assert runtime_config(zone, IMAGE, PASSWD, GROUP)["linux"]["sysctl"] == {"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"}
+    assert kernel_parameters(zone) == {"vm/swappiness": "0"}
+
+
+CHECKED = {**IMAGE, "Healthcheck": {"Test": ["CMD", "/check"], "Interval": 10 * 10**9, "Timeout": 5 * 10**8, "Retries": 0}}
+
+
+@pytest.mark.parametrize(
+    ("declared", "image", "expected"),
+    [
+        (None, IMAGE, None),
+        (None, CHECKED, Health(("/check",), 10, 1, 3, 0, 5)),
+        (Healthcheck(interval=60, start_period=90), CHECKED, Health(("/check",), 60, 1, 3, 90, 5)),
+        (Healthcheck(test=("/own",), retries=1), CHECKED, Health(("/own",), 10, 1, 1, 0, 5)),
+        (Healthcheck(test=()), CHECKED, None),
+        (Healthcheck(test=("/own",)), IMAGE, Health(("/own",), 30, 30, 3, 0, 5)),
+        (None, {**IMAGE, "Healthcheck": {"Test": ["NONE"]}}, None),
+        (None, {**IMAGE, "Healthcheck": {"Test": ["CMD-SHELL", "true"]}}, Health(("/bin/sh", "-c", "true"), 30, 30, 3, 0, 5)),
+    ],
+)
+def test_a_health_check_is_the_declared_one_over_the_image_s(
+    declared: Healthcheck | None, image: dict[str, Any], expected: Health | None
+) -> None:
+    assert health(_zone(healthcheck=declared), image) == expected
+
+
+@pytest.mark.parametrize("described", ["true", {"Test": ["true"]}, {"Test": 1}])
+def test_a_health_check_of_an_image_is_as_specified(described: Any) -> None:
+    with pytest.raises(RingfenceError, match="image: Healthcheck of its configuration is "):
+        health(_zone(), {**IMAGE, "Healthcheck": described})

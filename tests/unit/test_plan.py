@@ -8,14 +8,16 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Step, plan
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Port, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.volumes import Change
 
 ONE, TWO = f"sha256:{'1' * 64}", f"sha256:{'2' * 64}"
 
 
 def _definition(name: str = "web", **changes: Any) -> Definition:
-    own = {field.name for field in dataclasses.fields(Definition)} - {"image", "kernel"}
+    own = {field.name for field in dataclasses.fields(Definition)} - {"image", "kernel", "secrets"}
     resolved = {"image": ONE, "kernel": ONE, "mode": "pv", "runtime": ONE, "index": 1}
     resolved.update({key: value for key, value in changes.items() if key in own or key in ("image", "kernel")})
     zone = {key: value for key, value in changes.items() if key not in resolved}
@@ -27,7 +29,7 @@ def _observed(definition: Definition, *, active: bool = True, whole: bool = True
 
 
 def _one(declared: Definition, observed: Observed | None) -> Step:
-    (step,) = plan([declared], [], {observed.name: observed} if observed else {})
+    (step,) = plan([declared], [], {observed.name: observed} if observed else {}, {})
     return step
 
 
@@ -54,6 +56,33 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
     "environment": ({"environment": {"A": "1"}}, "restart", "environment A"),
     "ports": ({"ports": (Port(80, 80),)}, "live", "ports [] → ['80:80/tcp']"),
     "restart": ({"restart": "always"}, "restart", "restart no → always"),
+    "user": ({"user": "1000:1000"}, "restart", "user None → 1000:1000"),
+    "working_dir": ({"working_dir": "/srv"}, "restart", "working_dir None → /srv"),
+    "hostname": ({"hostname": "www"}, "restart", "hostname None → www"),
+    "labels": ({"labels": {"site": "north"}}, "live", "labels {} → {'site': 'north'}"),
+    "read_only": ({"read_only": True}, "restart", "read_only False → True"),
+    "cap_add": ({"cap_add": ("NET_ADMIN",)}, "restart", "cap_add () → ('NET_ADMIN',)"),
+    "cap_drop": ({"cap_drop": ("ALL",)}, "restart", "cap_drop () → ('ALL',)"),
+    "tmpfs": ({"tmpfs": ("/run",)}, "restart", "tmpfs () → ('/run',)"),
+    "ulimits": ({"ulimits": {"core": (0, 0)}}, "restart", "ulimits {} → {'core': (0, 0)}"),
+    "sysctls": ({"sysctls": {"vm.swappiness": "0"}}, "restart", "sysctls {} → {'vm.swappiness': '0'}"),
+    "stop_signal": ({"stop_signal": "QUIT"}, "restart", "stop_signal None → QUIT"),
+    "stop_grace_period": ({"stop_grace_period": 60}, "restart", "stop_grace_period 10 → 60"),
+    "dns": ({"dns": ("192.0.2.53",)}, "restart", "dns () → ('192.0.2.53',)"),
+    "networks": (
+        {"networks": Networks(egress=(Traffic("10.0.0.0/8", ("80/tcp",)),))},
+        "live",
+        "networks {} → {'egress': ['10.0.0.0/8 80/tcp']}",
+    ),
+    "healthcheck": (
+        {"healthcheck": Healthcheck(test=("true",), retries=5)},
+        "restart",
+        "healthcheck {} → {'test': ('true',), 'retries': 5}",
+    ),
+    "depends_on": ({"depends_on": {"db": "service_started"}}, "live", "depends_on {} → {'db': 'service_started'}"),
+    "secrets": ({"secrets": (Secret("/run/secrets/a", "a"),)}, "restart", "secrets [] → ['a:/run/secrets/a']"),
+    "volumes": ({"volumes": (Mount("/srv", "data"),)}, "restart", "volumes [] → ['data:/srv']"),
+    "extra_hosts": ({"extra_hosts": {"db": "192.0.2.1"}}, "restart", "extra_hosts {} → {'db': '192.0.2.1'}"),
 }
 
 
@@ -115,6 +144,27 @@ def test_another_name_of_the_same_image_or_kernel_changes_nothing() -> None:
     assert _one(dataclasses.replace(observed, zone=zone), _observed(observed)).action == "keep"
 
 
+def test_a_new_content_of_a_secret_restarts_the_zone() -> None:
+    secrets = (Secret("/run/secrets/a", "a"),)
+    before = dataclasses.replace(_definition(), zone=Zone("web", secrets=secrets), secrets={"a": "1"})
+    after = dataclasses.replace(before, secrets={"a": "2"})
+    step = _one(after, _observed(before))
+    assert (step.action, step.reasons) == ("restart", ("secret a has changed",))
+
+
+def test_a_zone_finds_the_names_of_its_peers_when_it_starts() -> None:
+    step = _one(_definition(peers={"db": "198.18.0.2"}), _observed(_definition()))
+    assert (step.action, step.reasons) == ("restart", ("peers {} → {'db': '198.18.0.2'}",))
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_a_zone_sees_a_larger_volume_when_it_starts_anew(active: bool) -> None:
+    definition = _definition(volumes=(Mount("/srv", "data"),))
+    grown = {"data": Change("data", "grow", 64, 128), "other": Change("other", "grow", 1, 2)}
+    (step,) = plan([definition], [], {"web": _observed(definition, active=active)}, grown)
+    assert (step.action, step.reasons) == ("restart", ("volume data 64 → 128 MiB",))
+
+
 def test_a_zone_that_does_not_run_is_started() -> None:
     step = _one(_definition(), _observed(_definition(), active=False))
     assert (step.action, step.reasons) == ("start", ("is not running",))
@@ -137,7 +187,7 @@ def test_a_zone_whose_metadata_cannot_be_read_is_made_anew() -> None:
 
 def test_what_shall_not_exist_is_removed_if_it_does() -> None:
     observed = {"web": _observed(_definition()), "odd": Observed("odd", None, active=False)}
-    steps = plan([], ["web", "odd", "other"], observed)
+    steps = plan([], ["web", "odd", "other"], observed, {})
     assert [(step.name, step.action, step.reasons) for step in steps] == [
         ("odd", "remove", ("shall not exist",)),
         ("web", "remove", ("shall not exist",)),
@@ -158,11 +208,20 @@ def test_what_ends_comes_before_what_begins_and_names_are_in_order() -> None:
         if not definition.zone.name.startswith("create")
     }
     observed["remove-a"] = _observed(_definition("remove-a"))
-    steps = plan(declared, ["remove-a"], observed)
+    steps = plan(declared, ["remove-a"], observed, {})
     assert all(step.name.startswith(f"{step.action}-") for step in steps)
     in_order = [f"{action}-{suffix}" for action in ("recreate", "restart", "create", "start", "live", "keep") for suffix in "ab"]
     assert [step.name for step in steps] == ["remove-a", *in_order]
 
 
 def test_a_zone_of_the_host_that_is_neither_declared_nor_removed_is_not_planned_for() -> None:
-    assert plan([], [], {"web": _observed(_definition())}) == []
+    assert plan([], [], {"web": _observed(_definition())}, {}) == []
+
+
+def test_zones_begin_after_what_they_depend_on_and_end_before_it() -> None:
+    web = {"depends_on": {"api": "service_healthy"}}
+    api = {"depends_on": {"db": "service_started"}}
+    declared = [_definition("web", **web), _definition("api", **api), _definition("db"), _definition("alone")]
+    assert [step.name for step in plan(declared, [], {}, {})] == ["alone", "db", "api", "web"]
+    observed = {definition.zone.name: _observed(definition) for definition in declared}
+    assert [step.name for step in plan([], list(observed), observed, {})] == ["web", "api", "alone", "db"]

@@ -16,8 +16,10 @@ from made_up_host import Host, digest
 from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Secret
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
 
 ZONE = Zone(name="web", image="web", environment={"A": "it's"})
@@ -32,13 +34,17 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return made
 
 
+SECRETS = {"password": "hunter2"}
+
+
 def _definition(zone: Zone = ZONE) -> Definition:
     return Definition(zone, digest("1"), digest("a"), "pvh", digest("e"), 300)
 
 
 def _write(host: Host, zone: Zone = ZONE) -> Path:
     kernel = kernels.deployed(host.store)["stable"]
-    zone_files.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store))
+    zone_files.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store), SECRETS)
+    zone_files.make_writable(host.store, zone.name)
     return host.store.zones / zone.name
 
 
@@ -49,7 +55,7 @@ def _unpacked(initrd: bytes, into: Path) -> dict[str, tuple[int, bytes]]:
         end = initrd.index(b"TRAILER!!!\0") + 14
         archive, initrd = initrd[:end], initrd[end:]
         command = ["cpio", "--extract", "--make-directories", "--preserve-modification-time", "--unconditional", "--quiet"]
-        subprocess.run([*command, "--nonmatching", "dev/console"], input=archive, cwd=into, check=True)
+        subprocess.run([*command, "--nonmatching", "dev/*"], input=archive, cwd=into, check=True)
     files = [path for path in into.rglob("*") if path.is_file()]
     return {str(path.relative_to(into)): (path.stat().st_mode & 0o777, path.read_bytes()) for path in files}
 
@@ -60,10 +66,20 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
         "init": 0o755,
         "bin/busybox": 0o755,
         "bin/sh": 0o755,
-        "modules/netfront.ko": 0o644,
+        "modules/xen-netfront.ko": 0o644,
         "modules/order": 0o644,
         "zone/settings": 0o600,
         "zone/config.json": 0o600,
+        "zone/fstab": 0o600,
+        "zone/health": 0o600,
+        "zone/record/exit": 0o600,
+        "zone/record/health": 0o600,
+        "zone/record/restarts": 0o600,
+        "zone/record/state": 0o600,
+        "zone/modules/gntdev.ko": 0o600,
+        "zone/modules/order": 0o600,
+        "zone/sysctls": 0o600,
+        "zone/volumes": 0o600,
         "zone/authorized_keys": 0o600,
         "zone/etc/hostname": 0o644,
         "zone/etc/hosts": 0o644,
@@ -71,12 +87,85 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
     }
     assert files["init"][1] == b"#!boot e"
     assert files["bin/sh"] == files["bin/busybox"]
-    assert files["modules/order"][1] == b"netfront.ko\n"
+    assert files["modules/order"][1] == b"xen-netfront.ko max_queues=1\n"
+    # What only the channel needs is loaded when the container runs.
+    assert files["zone/modules/order"][1] == b"gntdev.ko\n"
+    assert b"/dev/xvdb /image erofs ro 0 0\n" in files["zone/fstab"][1]
     assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "")
     assert files["zone/authorized_keys"][1] == b"ssh-ed25519 AAAA ringfence\n"
     assert files["zone/etc/hostname"][1] == b"web\n"
     assert files["zone/etc/hosts"][1] == b"127.0.0.1\tlocalhost\n::1\tlocalhost\n198.18.1.44\tweb\n"
-    assert (tmp_path / "unpacked" / "base").is_dir()
+    assert {"base", "zone", "zone/root", "zone/data", "zone/disks"} <= {
+        str(path.relative_to(tmp_path / "unpacked")) for path in (tmp_path / "unpacked").rglob("*") if path.is_dir()
+    }
+    assert (tmp_path / "unpacked" / "zone" / "output").is_fifo()
+
+
+def test_volumes_are_disks_in_the_order_in_which_the_zone_mounts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = made_up_host.make(tmp_path / "store", monkeypatch)
+    config = {"Cmd": ["serve"], "Volumes": {"/var/cache/web/": {}, "/srv": {}, "/run/web": {}}}
+    made_up_host.add_image(host.store, digest("1"), config)
+    mounts = (Mount("/srv", "data"), Mount("/srv/logs", "logs", read_only=True))
+    zone = dataclasses.replace(ZONE, volumes=mounts, tmpfs=("/run/web:size=1m",))
+    files = _unpacked((_write(host, zone) / "initrd").read_bytes(), tmp_path / "unpacked")
+    assert files["zone/volumes"][1] == b"xvdd rw data /srv\nxvde ro logs /srv/logs\n- rw _image-0 /var/cache/web\n"
+    disks = zone_files.files(host.store, _definition(zone), Path("k"), Path("i"), Path("b")).disks
+    assert disks[3:] == ((host.store.volumes / "data.img", True), (host.store.volumes / "logs.img", False))
+
+
+def test_a_secret_is_a_file_of_its_owner_and_nowhere_else(host: Host) -> None:
+    secret = Secret("/run/secrets/db", "password", uid=999, gid=998, mode="0440")
+    initrd = (_write(host, dataclasses.replace(ZONE, secrets=(secret,))) / "initrd").read_bytes()
+    assert initrd.count(b"hunter2") == 1
+    own = initrd[initrd.index(b"TRAILER!!!") + 14 :].lstrip(b"\0")
+    listed = subprocess.run(["cpio", "-tvn", "--quiet"], input=own, stdout=subprocess.PIPE, check=True).stdout.decode()
+    (line,) = [line.split() for line in listed.splitlines() if line.endswith("zone/secrets/0")]
+    assert (line[0], line[2], line[3]) == ("-r--r-----", "999", "998")
+
+
+def test_a_fingerprint_tells_contents_apart_on_one_host(host: Host, tmp_path: Path) -> None:
+    assert zone_files.fingerprint(host.store, "a", check=True)
+    assert not (host.store.root / "secrets.key").exists()
+    first = zone_files.fingerprint(host.store, "a", check=False)
+    assert zone_files.fingerprint(host.store, "a", check=True) == first
+    assert zone_files.fingerprint(host.store, "b", check=False) != first
+    assert zone_files.fingerprint(Store(tmp_path / "other"), "a", check=False) != first
+
+
+def test_a_health_check_is_one_command_and_its_times(host: Host, tmp_path: Path) -> None:
+    checked = dataclasses.replace(ZONE, healthcheck=Healthcheck(test=("/bin/sh", "-c", "curl -f 'http://[::1]/'"), interval=7))
+    files = _unpacked((_write(host, checked) / "initrd").read_bytes(), tmp_path / "unpacked")
+    assert shlex.split(files["zone/health"][1].decode()) == ["exec", "crun", "exec", "app", "/bin/sh", "-c", "curl -f 'http://[::1]/'"]
+    settings = dict(word.split("=", 1) for word in shlex.split(files["zone/settings"][1].decode()))
+    assert {key: value for key, value in settings.items() if key.startswith("HEALTH_")} == {
+        "HEALTH_INTERVAL": "7",
+        "HEALTH_TIMEOUT": "30",
+        "HEALTH_RETRIES": "3",
+        "HEALTH_START_PERIOD": "0",
+        "HEALTH_START_INTERVAL": "5",
+    }
+
+
+def test_names_addresses_and_parameters_are_those_of_the_declaration(host: Host, tmp_path: Path) -> None:
+    declared = {
+        "hostname": "www.example",
+        "dns": ("192.0.2.53", "2001:db8::53"),
+        "extra_hosts": {"db": "192.0.2.1"},
+        "sysctls": {"kernel.shmmax": "1", "net.core.somaxconn": "1024", "net.ipv4.tcp_rmem": "1 2 3"},
+        "stop_signal": "INT",
+        "stop_grace_period": 90,
+    }
+    written = _write(host, dataclasses.replace(ZONE, **declared))  # type: ignore[arg-type]
+    files = {
+        path: content.decode("latin-1") for path, (_mode, content) in _unpacked((written / "initrd").read_bytes(), tmp_path / "u").items()
+    }
+    assert files["zone/etc/hostname"] == "www.example\n"
+    assert files["zone/etc/hosts"].splitlines()[2:] == ["198.18.1.44\twww.example", "192.0.2.1\tdb"]
+    assert files["zone/etc/resolv.conf"] == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"
+    # What belongs to a namespace of the container is in its configuration.
+    assert files["zone/sysctls"] == "net/core/somaxconn 1024\nnet/ipv4/tcp_rmem 1 2 3\n"
+    assert json.loads(files["zone/config.json"])["linux"]["sysctl"] == {"kernel.shmmax": "1"}
+    assert {"STOP_SIGNAL=INT", "STOP_GRACE=90"} <= set(files["zone/settings"].splitlines())
 
 
 @pytest.mark.parametrize(
@@ -87,7 +176,6 @@ def test_the_settings_are_words_of_a_shell(host: Host, tmp_path: Path, restart: 
     _mode, settings = _unpacked((written / "initrd").read_bytes(), tmp_path / "unpacked")["zone/settings"]
     assert dict(word.split("=", 1) for word in shlex.split(settings.decode())) == {
         "BASE_FILESYSTEM": "erofs",
-        "IMAGE_FILESYSTEM": "erofs",
         "ADDRESS": "198.18.1.44",
         "GATEWAY": "169.254.1.1",
         "RESTART": name,
@@ -143,7 +231,7 @@ def test_writing_again_keeps_what_the_zone_wrote_and_the_key(host: Host) -> None
     _write(host)
     assert (written.stat().st_ino, zone_files.channel_key(host.store).stat().st_ino) == before
     assert host.commands == []
-    zone_files.discard_writable(host.store, "web")
+    zone_files.set_aside(host.store, "web", writable=True)
     assert not zone_files.whole(host.store, "web")
     _write(host)
     assert zone_files.whole(host.store, "web")

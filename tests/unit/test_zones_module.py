@@ -26,6 +26,36 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     return made
 
 
+EVERY_FIELD: dict[str, Any] = {
+    "entrypoint": ["/bin/sh"],
+    "command": ["-c", "true"],
+    "environment": {"A": "1"},
+    "ports": ["8080:80"],
+    "user": "0",
+    "working_dir": "/srv",
+    "hostname": "www",
+    "labels": {"site": "north"},
+    "read_only": True,
+    "cap_add": ["NET_ADMIN"],
+    "cap_drop": ["CHOWN"],
+    "tmpfs": ["/run"],
+    "ulimits": {"core": 0},
+    "sysctls": {"net.core.somaxconn": 1024},
+    "stop_signal": "SIGINT",
+    "stop_grace_period": "1m",
+    "dns": "192.0.2.53",
+    "extra_hosts": ["db=192.0.2.1"],
+    "volumes": ["data:/srv"],
+    "healthcheck": {"test": "true"},
+    "depends_on": ["db"],
+    "secrets": ["password"],
+    "networks": {"egress": [{"to": "192.0.2.0/24"}], "ingress": [{"from": "db"}]},
+}
+
+
+LETS_IT_IN = {"name": "db", "image": reference("1"), "networks": {"ingress": [{"from": "web"}]}}
+
+
 def _run(module: Any, capsys: pytest.CaptureFixture[str], **arguments: Any) -> dict[str, Any]:
     """What a module returns for arguments."""
     with patch_module_args(arguments), pytest.raises(SystemExit) as ended:
@@ -45,10 +75,13 @@ def _zone(**fields: Any) -> dict[str, Any]:
 
 def test_what_is_returned_is_what_is_documented(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     documented = yaml.safe_load(zones.RETURN)
-    result = _zones(host, capsys, _zone())
+    result = _zones(host, capsys, _zone(**EVERY_FIELD), LETS_IT_IN, volumes={"data": {"size": "16MiB"}}, secrets={"password": "x"})
     assert result["changed"] is True
     assert set(result) - {"changed", "invocation"} == set(documented)
-    assert set(result["zones"][0]) == set(documented["zones"]["contains"])
+    assert set(result["zones"][1]) == set(documented["zones"]["contains"])
+    assert set(result["volumes"][0]) == set(documented["volumes"]["contains"])
+    always = {name for name, value in documented["zones"]["contains"].items() if "returned" not in value}
+    assert set(_zones(host, capsys, {"name": "other", "image": reference("1")})["zones"][0]) == always
 
 
 def test_check_mode_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

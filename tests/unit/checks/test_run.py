@@ -45,4 +45,15 @@ def test_line_ends_with_the_last_word_of_the_check() -> None:
 
 def test_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing"]) == 2
-    assert "docs, lint, sanity, unit" in capsys.readouterr().err
+    assert "docs, lint, molecule, sanity, unit" in capsys.readouterr().err
+
+
+def test_what_a_long_check_is_at_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    command = (sys.executable, "-uc", "import time; print('TASK one'); time.sleep(1); print('done')")
+    monkeypatch.setattr("run.CHECKS", (Check("group", "slow", command),))
+    monkeypatch.setattr("run.QUIET_SECONDS", 0.4)
+    assert main(["group"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert told[0].startswith("...")
+    assert told[0].endswith("slow                 TASK one")
+    assert told[-1] == "1 passed, 0 failed"

@@ -41,7 +41,7 @@ def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path
     shell = tmp_path / "sh"
     shell.symlink_to("busybox")
     guest: dict[str, bytes | Path] = {"init": b"#!/bin/sh\n", "etc/motd": b"hello", "bin/busybox": busybox, "bin/sh": shell}
-    archive = build_initrd(_kernel(tmp_path), guest, ["b.ko", "a.ko"])
+    archive = build_initrd(_kernel(tmp_path), guest, {"b.ko": "", "a.ko": "queues=1 ring=0"})
     entries = _list(archive)
     assert [f"{words[0]} {words[-1]}" for words in entries] == [
         "drwxr-xr-x bin",
@@ -59,13 +59,13 @@ def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path
     ]
     assert {(words[2], words[3]) for words in entries} == {("0", "0")}
     assert entries[4][4:6] == ["5,", "1"]
-    assert _content(archive, "modules/order", tmp_path) == b"b.ko\na.ko\n"
+    assert _content(archive, "modules/order", tmp_path) == b"b.ko\na.ko queues=1 ring=0\n"
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     kernel = _kernel(tmp_path)
-    first = build_initrd(kernel, {"init": b"#!", "etc/a": b"a"}, ["a.ko"])
-    assert build_initrd(kernel, {"etc/a": b"a", "init": b"#!"}, ["a.ko"]) == first
+    first = build_initrd(kernel, {"init": b"#!", "etc/a": b"a"}, {"a.ko": ""})
+    assert build_initrd(kernel, {"etc/a": b"a", "init": b"#!"}, {"a.ko": ""}) == first
 
 
 def test_another_archive_can_follow() -> None:

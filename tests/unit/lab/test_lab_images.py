@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import tarfile
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from ringfence_lab import disk, images, programs
+from ringfence_lab import disk, images, keys, programs
 from ringfence_lab.errors import LabError
 from ringfence_lab.keys import lab_key
 from ringfence_lab.progress import Progress
@@ -91,7 +93,7 @@ def test_a_failed_build_leaves_nothing_but_its_log(monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(images, "_require_tools", lambda _cache: None)
     with pytest.raises(LabError, match=r"building debian13-[0-9a-f]+\.raw failed: mmdebstrap failed"):
         images.build("debian13", tmp_path, Progress("test", io.StringIO()))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["debian13.lock", "id_ed25519", "id_ed25519.pub"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["debian13.lock", "id_ed25519", "id_ed25519.pub", "key.lock"]
 
 
 def test_the_partitions_do_not_overlap_and_leave_room_for_the_second_table() -> None:
@@ -120,3 +122,18 @@ def test_a_full_disk_is_named_with_what_is_needed(tmp_path: Path) -> None:
 def test_a_failed_program_is_told_with_its_last_words() -> None:
     with pytest.raises(LabError, match=r"sh failed with exit status 3: one \| two"):
         programs.run(["sh", "-c", "echo one >&2; echo two >&2; exit 3"])
+
+
+def test_hosts_that_start_side_by_side_have_one_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    def slowly(argv: list[str]) -> None:
+        made.append(argv[-1])
+        Path(argv[-1]).write_text("private")
+        time.sleep(0.2)
+        Path(f"{argv[-1]}.pub").write_text("public")
+
+    monkeypatch.setattr(keys, "run", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        found = list(pool.map(lambda _number: lab_key(tmp_path).with_suffix(".pub").read_text(), range(2)))
+    assert (found, len(made)) == (["public", "public"], 1)

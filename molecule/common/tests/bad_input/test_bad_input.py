@@ -26,7 +26,7 @@ INVALID: Table = [
 IMPOSSIBLE: Table = [
     ("kernel", {"kernel": "nope"}, "kernel: 'nope' is not deployed on this host; accepted: debian12, debian13"),
     ("missing", {"image": "{registry}/missing:1"}, "/missing:1: there is no such image"),
-    ("unreachable", {"image": "10.0.2.2:9/web:1"}, "image docker://10.0.2.2:9/web:1: the registry gives no usable answer"),
+    ("unreachable", {"image": "10.0.2.2:9/web:1"}, "10.0.2.2:9/web:1: the registry gives no usable answer"),
     ("damaged", {"image": "{registry}/damaged:1"}, "it was damaged or tampered with"),
     ("arm", {"image": "{registry}/arm:1"}, "/arm:1 is for linux/arm64; this host needs linux/amd64"),
     ("host-port", {"ports": ["22:80"]}, "ports: 22:80/tcp is not accepted; a program of the host listens on 22/tcp"),
@@ -63,7 +63,7 @@ def unchanged(live: Live, facts: dict[str, Any]) -> Iterator[None]:
     """After all tests of this file the host is as before."""
     yield
     after = live.facts(*live.declared)
-    for kind in ("boot_id", "domains", "loops", "links", "routes", "network", "zones", "files", "pages"):
+    for kind in ("boot_id", "domains", "loops", "links", "routes", "network", "zones", "volumes", "files", "pages"):
         assert after[kind] == facts[kind]
 
 
@@ -76,7 +76,7 @@ def errors(live: Live, registry: str) -> dict[str, str]:
             {"name": name, "image": live.declared["web"]["image"], **{key: _filled(value, registry) for key, value in fields.items()}}
             for name, fields, _error in rows
         ]
-        result = live.module("zones", {"zones": zones})
+        result = live.converge(*zones)
         assert result["failed"], result
         assert not result.get("changed"), result
         messages[table] = result["msg"]
@@ -102,7 +102,7 @@ def test_the_error_says_what_is_wrong(errors: dict[str, str], table: str, error:
 def test_libvirt_does_not_run(live: Live) -> None:
     units = "libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirtd.service"
     live.run(f"systemctl stop {units}")
-    result = live.module("zones", {"zones": list(live.declared.values())})
+    result = live.converge(*live.declared.values())
     live.run(f"systemctl start {units}")
     assert result["failed"], result
     assert "libvirt does not answer at xen:///system" in result["msg"]

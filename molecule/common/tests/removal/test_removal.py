@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from live import Live
+from live import GROWN, Live
 
 _BOOT = "cat /proc/sys/kernel/random/boot_id"
 
@@ -14,12 +14,12 @@ _BOOT = "cat /proc/sys/kernel/random/boot_id"
 @pytest.fixture(scope="module")
 def removed(live: Live, facts: dict[str, Any]) -> dict[str, Any]:
     """What the host had of the zone, and the results of removing it twice."""
-    observed = live.module("zones", {"zones": list(live.declared.values())})
-    assert not observed.get("failed"), observed
+    observed = live.converge(*live.declared.values(), data=GROWN)
+    assert not observed["failed"], observed
     (zone,) = (zone for zone in observed["zones"] if zone["name"] == "api")
     boot = live.in_zone("web", _BOOT)
     declared = [live.declared["web"], {"name": "api", "state": "absent"}]
-    results = [live.module("zones", {"zones": declared}) for _time in range(2)]
+    results = [live.converge(*declared, data=GROWN) for _time in range(2)]
     return {"zone": zone, "number": facts["domains"]["api"], "boot": boot, "results": results}
 
 
@@ -44,6 +44,11 @@ def test_the_host_had_what_must_be_gone(facts: dict[str, Any], removed: dict[str
 def test_nothing_of_it_is_left(after: dict[str, Any], removed: dict[str, Any]) -> None:
     left = _of_zone(after, removed["zone"]["address"], removed["number"])
     assert left == {kind: [] for kind in left}
+
+
+def test_its_volume_stays(facts: dict[str, Any], after: dict[str, Any], removed: dict[str, Any]) -> None:
+    assert removed["zone"]["volumes"] == ["data:/srv/data", "www:/usr/share/nginx"]
+    assert after["volumes"] == facts["volumes"] != {}
 
 
 def test_the_other_zone_ran_all_the_time(live: Live, facts: dict[str, Any], after: dict[str, Any], removed: dict[str, Any]) -> None:

@@ -1,0 +1,122 @@
+"""What a zone is declared to be is what its container finds, and its volumes keep what is written to them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from live import GROWN, Live
+
+_LOOK = r"""
+echo hostname $(hostname)
+echo somaxconn $(cat /proc/sys/net/core/somaxconn)
+echo shmmni $(cat /proc/sys/kernel/shmmni)
+echo nofile $(sed -n 's/^Max open files *//p' /proc/1/limits)
+echo plc $(sed -n 's/ *plc$//p' /etc/hosts)
+echo web $(sed -n 's/\tweb$//p' /etc/hosts)
+echo dns $(cat /etc/resolv.conf)
+echo root $(touch /file 2>&1 | sed 's/.*: //')
+echo tmp $(sed -n 's/^tmpfs \/tmp tmpfs //p' /proc/mounts)
+echo filled $(ls /usr/share/nginx)
+echo secret $(stat -c '%a %u' /run/secrets/password) $(cat /run/secrets/password)
+echo capability $((0x$(sed -n 's/^CapBnd:.//p' /proc/1/status) >> 13 & 1))
+"""
+"""CAP_NET_RAW is capability 13 (linux/capability.h)."""
+
+_PROBE = """
+for target in {targets}; do
+    nc -w 5 ${{target%:*}} ${{target#*:}} -e true 2>/dev/null && echo $target open || echo $target closed
+done
+"""
+
+
+@pytest.fixture(scope="module")
+def found(live: Live) -> dict[str, str]:
+    """What the container of zone api finds."""
+    return dict(line.partition(" ")[::2] for line in live.in_zone("api", _LOOK).splitlines())
+
+
+@pytest.mark.parametrize(
+    ("what", "value"),
+    [
+        ("hostname", "api.example"),
+        ("somaxconn", "256"),
+        ("shmmni", "64"),
+        ("nofile", "2048 2048 files"),
+        ("plc", "192.0.2.7"),
+        ("dns", "nameserver 10.0.2.3"),
+        ("root", "Read-only file system"),
+        ("secret", "400 33 correct horse"),
+        ("capability", "0"),
+    ],
+)
+def test_the_container_finds_what_is_declared(found: dict[str, str], what: str, value: str) -> None:
+    assert found[what] == value
+
+
+def test_memory_is_mounted_as_declared(found: dict[str, str]) -> None:
+    assert {"rw", "nosuid", "nodev", "noexec", "size=1024k"} <= set(found["tmp"].partition(" ")[0].split(","))
+
+
+def test_a_fresh_volume_begins_with_what_the_image_has(found: dict[str, str]) -> None:
+    assert "html" in found["filled"].split()
+
+
+def test_declared_connections_are_open_and_no_others(live: Live, found: dict[str, str]) -> None:
+    registry = live.variables["registry"]
+    assert found["web"].startswith("198.18.0.")
+    answers = live.in_zone("api", _PROBE.format(targets=f"web:80 {registry} web:81 10.0.2.2:22 10.0.2.15:22")).splitlines()
+    assert answers == ["web:80 open", f"{registry} open", "web:81 closed", "10.0.2.2:22 closed", "10.0.2.15:22 closed"]
+
+
+def test_a_volume_grows_and_outlives_its_zone(live: Live, facts: dict[str, Any]) -> None:
+    """Its content is there when the zone has been removed, and made anew with a larger one; zone web does not notice."""
+    live.in_zone("api", "echo kept > /srv/data/file; sync")
+    web, api = live.declared["web"], live.declared["api"]
+    shut = {**web, "networks": None}
+    removed = live.converge(shut, {"name": "api", "state": "absent"})
+    assert (removed["failed"], removed["changed"]) == (False, True), removed
+    created = live.converge(web, api, data=GROWN)
+    assert not created["failed"], created
+    assert [volume["action"] for volume in created["volumes"]] == ["grow", "keep"]
+    kept, size = live.in_zone("api", "cat /srv/data/file; df -k /srv/data | tail -n 1").splitlines()
+    assert kept == "kept"
+    assert 32 * 1024 < int(size.split()[1]) < 48 * 1024
+    assert live.facts()["domains"]["web"] == facts["domains"]["web"]
+
+
+def test_a_volume_never_shrinks(live: Live) -> None:
+    refused = live.converge(*live.declared.values())
+    assert (refused["failed"], refused["changed"]) == (True, False)
+    assert "volume data: size: 32MiB is not accepted; it has 48 MiB, and a volume never shrinks" in refused["msg"]
+
+
+def test_the_health_of_a_zone_is_told(live: Live) -> None:
+    found = live.module("zone_info", {})
+    assert {zone["name"]: (zone["state"], zone["health"]) for zone in found["zones"]} == {
+        "api": ("running", "none"),
+        "web": ("running", "healthy"),
+    }
+
+
+def test_the_command_on_the_host_shows_and_enters_zones(live: Live) -> None:
+    listed, entered, log = live.run("zonectl list; echo ---; zonectl exec api -- hostname; echo ---; zonectl logs -n 1 web").split("---\n")
+    rows = [line.split()[:3] for line in listed.splitlines()]
+    assert rows == [["NAME", "STATE", "HEALTH"], ["api", "running", "none"], ["web", "running", "healthy"]]
+    assert entered == "api.example\n"
+    assert "GET / HTTP" in log
+
+
+def test_a_change_with_which_a_zone_does_not_come_up_is_taken_back(live: Live) -> None:
+    web, api = live.declared["web"], live.declared["api"]
+    sick = {**web, "healthcheck": {"test": ["CMD", "false"], "interval": "1s", "retries": 1}}
+    failed = live.converge(sick, api, data=GROWN)
+    assert (failed["failed"], [zone["failed"] for zone in failed["zones"]]) == (True, [False, True]), failed
+    assert "zone web: restart: its health check fails" in failed["msg"]
+    assert failed["msg"].endswith("the zone runs as before")
+    refused = live.converge(sick, api, data=GROWN)
+    assert (refused["failed"], refused["changed"]) == (True, False)
+    assert "zone web: restart: not tried again, because it was taken back before: its health check fails" in refused["msg"]
+    as_before = live.converge(web, api, data=GROWN)
+    assert (as_before["failed"], as_before["changed"]) == (False, False), as_before
+    assert live.page_from_outside() == "page of web"

@@ -1,0 +1,172 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Carry out one step on one zone. A change with which a running zone does not come up again is taken back."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_log
+from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import CREATE, KEEP, LIVE, RECREATE, REMOVE, RESTART, Step, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+
+
+class TakenBack(RingfenceError):
+    """A change that failed; the zone runs as it did before."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What a definition refers to in the store."""
+
+    image: Image
+    kernel: Kernel
+    base: Runtime
+
+
+class Apply:
+    """What the steps of one run have in common. ``start_timeout``: seconds within which a zone has to run, and to be healthy."""
+
+    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], start_timeout: float) -> None:
+        self.store = store
+        self.hypervisor = hypervisor
+        self.secrets = secrets
+        self.start_timeout = start_timeout
+
+    def carry_out(self, step: Step, before: Definition | None) -> None:
+        """Bring one zone to what the plan says.
+
+        :param before: how the zone runs now, if it does: what comes back when the change fails.
+        :raises TakenBack: when the change failed and the zone runs as before.
+        :raises RingfenceError: when it failed.
+        """
+        definition = step.definition
+        if step.action == KEEP:
+            if definition and zone_files.read_record(self.store, step.name) is None:
+                self._await_start(step.name)  # An earlier run was killed before it knew.
+            return
+        if step.action in (REMOVE, RECREATE, RESTART):
+            # As it was when the zone was started; its init ends the container after that time.
+            grace = (step.before or {}).get("stop_grace_period", Zone.stop_grace_period)
+            self.hypervisor.stop(step.name, grace + zone_files.POWER_OFF)
+        if step.action == REMOVE:
+            self.hypervisor.undefine(step.name)
+            zone_files.remove(self.store, step.name)
+        elif definition and step.action == LIVE:
+            self._define(definition, self._parts(definition))
+        elif definition:
+            try:
+                zone_files.set_aside(self.store, step.name, writable=step.action in (CREATE, RECREATE))
+                parts = self._parts(definition)
+                self._write(definition, parts)
+                self._start(definition, parts)
+            except (RingfenceError, OSError) as error:
+                if before is None:
+                    raise
+                self._take_back(step, before, str(error))
+            zone_files.forget_previous(self.store, step.name)
+
+    def refusal(self, step: Step) -> str | None:
+        """Why a change is not tried again: it was taken back before, and the declaration is still the same."""
+        try:
+            document = json.loads(self._refused(step.name).read_bytes())
+        except (OSError, ValueError):
+            return None
+        if step.definition is None or step.action not in (RESTART, RECREATE) or document.get("definition") != _identity(step.definition):
+            return None
+        return f"not tried again, because it was taken back before: {document.get('error')}; change the declaration, or set retry"
+
+    def _refused(self, name: str) -> Path:
+        """Holds the identity of a zone's definition that was taken back, and why."""
+        return zone_files.directory(self.store, name) / "refused.json"
+
+    def _parts(self, definition: Definition) -> _Parts:
+        return _Parts(
+            images.load(self.store, definition.image),
+            kernels.load(self.store, definition.kernel),
+            runtime.load(self.store, definition.runtime),
+        )
+
+    def _define(self, definition: Definition, parts: _Parts) -> None:
+        files = zone_files.files(self.store, definition, parts.kernel.directory, parts.image.path, parts.base.base)
+        xml = domain_xml(definition, files, self.hypervisor.uuid(definition.zone.name))
+        self.hypervisor.define(xml, autostart=starts_with_host(definition.zone))
+
+    def _write(self, definition: Definition, parts: _Parts) -> None:
+        zone_files.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
+        zone_files.make_writable(self.store, definition.zone.name)
+
+    def _start(self, definition: Definition, parts: _Parts) -> None:
+        name = definition.zone.name
+        self._define(definition, parts)
+        zone_files.forget_record(self.store, name)
+        self.hypervisor.start(name)
+        self._await_start(name)
+
+    def _take_back(self, step: Step, before: Definition, error: str) -> None:
+        """Start the zone as it was; what failed is written down, so that it is not tried again and again."""
+        try:
+            zone_files.restore(self.store, step.name)
+            self._start(before, self._parts(before))
+        except (RingfenceError, OSError) as second:
+            raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
+        if step.definition:
+            refused = {"definition": _identity(step.definition), "error": error[:2000]}
+            write_atomically(self._refused(step.name), json.dumps(refused).encode())
+        raise TakenBack(f"{error}; the zone runs as before")
+
+    def _await_start(self, name: str) -> None:
+        """Return when the container has been started, and is healthy if it is checked; a zone that ended already has run."""
+        try:
+            self._watch(name)
+        except RingfenceError as error:
+            # Else the next run would find it running, and call it converged.
+            self.hypervisor.end(name)
+            raise RingfenceError(f"{error}; the last lines of its console: {_console_tail(name)}") from None
+
+    def _watch(self, name: str) -> None:
+        deadline = time.monotonic() + self.start_timeout
+        record = None
+        while time.monotonic() < deadline:
+            # First: what has ended may have written its record before.
+            ended = self.hypervisor.domain_id(name) is None
+            record = zone_files.read_record(self.store, name)
+            if record and record.state == "failed":
+                raise RingfenceError("its init gave up")
+            if record and record.health == "unhealthy":
+                raise RingfenceError("its health check fails")
+            if record and (record.state != "running" or record.health != "starting"):
+                return
+            if ended:
+                raise RingfenceError("it ended before its container started")
+            time.sleep(0.2)
+        raise RingfenceError(f"its container did not {'become healthy' if record else 'start'} within {self.start_timeout:g} s")
+
+
+def _identity(definition: Definition) -> str:
+    """A digest of what the operator declared, with every name resolved."""
+    return hashlib.sha256(json.dumps(fields(definition), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _console_tail(name: str) -> str:
+    """The last lines of a zone's console; what the zone wrote is shown with every control character escaped."""
+    try:
+        with open(console_log(name), "rb") as log:
+            log.seek(max(0, log.seek(0, 2) - 1000))
+            lines = log.read(1000).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "none was logged"
+    return " | ".join(ascii(line.strip())[1:-1] for line in lines[-8:] if line.strip()) or "empty"

@@ -1,0 +1,49 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The zones' nftables table on the host: what it shall be, whether it is loaded, and loading it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ansible_collections.ringfence.zones.plugins.module_utils import network
+from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host import routes_others
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+
+_KEPT = "network.nft"
+"""The file in the store that the unit ringfence-network loads at boot."""
+
+
+def rules(definitions: Iterable[Definition]) -> str:
+    """The table of a host that has these zones."""
+    links = {definition.zone.name: _link(definition) for definition in definitions}
+    return network.ruleset(links, routes_others=routes_others())
+
+
+def is_loaded(store: Store, text: str) -> bool:
+    """Whether this table is loaded, and kept for the next boot of the host."""
+    kept = store.root / _KEPT
+    return kept.exists() and kept.read_text(encoding="utf-8") == text and _table_loaded()
+
+
+def load(store: Store, text: str) -> None:
+    """Replace the table at once as a whole; it is kept only if it loads."""
+    run(["nft", "-f", "-"], stdin=text.encode())
+    write_atomically(store.root / _KEPT, text.encode())
+
+
+def _link(definition: Definition) -> network.Link:
+    zone = definition.zone
+    return network.Link(definition.index, zone.ports, zone.networks, tuple(server for server in zone.dns if ":" not in server))
+
+
+def _table_loaded() -> bool:
+    try:
+        run(["nft", "list", "table", "inet", "ringfence"])
+    except RingfenceError:
+        return False
+    return True

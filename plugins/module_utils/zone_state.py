@@ -1,0 +1,55 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What the zones and volumes of a host are like now. Reads only."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils import kernels, network, runtime, volumes, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, fields, shown
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
+
+
+def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
+    """Every zone of the host, by name, as the module ``zone_info`` returns it."""
+    observed, _foreign = hypervisor.observe()
+    current = runtime.find_current(store)
+    releases = {kernel.digest: kernel.release for kernel in kernels.deployed(store).values()}
+    found = []
+    for name, zone in sorted(observed.items()):
+        record = zone_files.read_record(store, name)
+        result: dict[str, Any] = {
+            "name": name,
+            "state": state(zone, record),
+            "exit_status": record.exit_status if record else None,
+            "restarts": record.restarts if record else 0,
+            "health": record.health if record and zone.active else None,
+            "domain_id": hypervisor.domain_id(name),
+        }
+        if zone.definition:
+            result.update(shown(fields(zone.definition)))
+            result["address"] = network.address(zone.definition.index)
+            result["kernel_release"] = releases.get(zone.definition.kernel)
+            result["runtime_outdated"] = current is not None and zone.definition.runtime != current.digest
+        found.append(result)
+    return found
+
+
+def state(zone: Observed, record: Record | None) -> str:
+    """One word for how a zone is; ``dead`` is one whose virtual machine ended without a word."""
+    if zone.active:
+        return record.state if record else "starting"
+    return record.state if record and record.state in ("stopped", "exited", "failed") else "dead"
+
+
+def all_volumes(store: Store, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Every named volume of the host, by name, and the zone that has it.
+
+    :param found: what :func:`zones` returned.
+    """
+    users = {mount.partition(":")[0]: zone["name"] for zone in found for mount in zone.get("volumes", [])}
+    return [{"name": name, "size": size, "zone": users.get(name)} for name, size in sorted(volumes.existing(store).items())]
