@@ -17,6 +17,11 @@ _ACTIVATE: Sequence[tuple[str, Sequence[Sequence[str]]]] = (
     ("/etc/modules-load.d/", (("systemctl", "restart", "systemd-modules-load.service"),)),
     ("/etc/sysctl.d/", (("systemctl", "restart", "systemd-sysctl.service"),)),
     ("/etc/udev/rules.d/", (("udevadm", "control", "--reload"),)),
+    # udev reads .link files, systemd-networkd, where it runs, .network files.
+    (
+        "/etc/systemd/network/",
+        (("udevadm", "control", "--reload"), ("systemctl", "try-reload-or-restart", "systemd-networkd.service")),
+    ),
     ("/etc/systemd/system/", (("systemctl", "daemon-reload"),)),
 )
 """What makes a changed file take effect, by the directory that it is in, in this order."""

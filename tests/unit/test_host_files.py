@@ -17,7 +17,8 @@ PART = HostFile("/etc/systemd/system/other.service.d/ringfence.conf", "[Service]
 MODULES = HostFile("/etc/modules-load.d/ringfence.conf", "xen-gntdev\n")
 SYSCTL = HostFile("/etc/sysctl.d/ringfence.conf", "net.ipv4.ip_forward = 1\n")
 RULES = HostFile("/etc/udev/rules.d/ringfence.rules", "# rules\n")
-ALL = (UNIT, RULES, PART, SYSCTL, MODULES, PROGRAM)
+LINK = HostFile("/etc/systemd/network/10-ringfence.link", "[Match]\n")
+ALL = (UNIT, RULES, LINK, PART, SYSCTL, MODULES, PROGRAM)
 
 
 class Host:
@@ -57,6 +58,8 @@ def test_what_is_written_takes_effect_in_order(host: Host) -> None:
         "systemctl restart systemd-modules-load.service",
         "systemctl restart systemd-sysctl.service",
         "udevadm control --reload",
+        "udevadm control --reload",
+        "systemctl try-reload-or-restart systemd-networkd.service",
         "systemctl daemon-reload",
         "systemctl enable --now ringfence-network.service",
     ]
@@ -67,6 +70,7 @@ def test_what_is_written_takes_effect_in_order(host: Host) -> None:
     [
         (PROGRAM, []),
         (RULES, ["udevadm control --reload"]),
+        (LINK, ["udevadm control --reload", "systemctl try-reload-or-restart systemd-networkd.service"]),
         (PART, ["systemctl daemon-reload"]),
         (UNIT, ["systemctl daemon-reload", "systemctl enable --now ringfence-network.service"]),
     ],

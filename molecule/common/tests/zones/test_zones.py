@@ -51,6 +51,14 @@ def test_pages_are_served_through_published_ports(live: Live, facts: dict[str, A
     assert live.page_from_outside() == "page of web"
 
 
+def test_nothing_else_of_the_host_manages_the_links_of_zones(facts: dict[str, Any]) -> None:
+    zones = {name: state for name, state in facts["managed"].items() if name.startswith("rz")}
+    assert zones == {"rz1": "unmanaged", "rz2": "unmanaged"}
+    # The control: systemd-networkd runs here, and has the host's own interface.
+    assert facts["managed"]["enp0s2"] == "configured"
+    assert sorted(route.split()[2] for route in facts["routes"] if route.startswith("198.18.")) == ["rz1", "rz2"]
+
+
 def test_zones_need_no_qemu(facts: dict[str, Any]) -> None:
     assert set(facts["domains"]) == {"Domain-0", "web", "api"}
     assert facts["qemu"] == []
