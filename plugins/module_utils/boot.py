@@ -66,6 +66,7 @@ _PACKAGES = (
     # what the zone base is composed of, and the way into a zone
     "busybox-static",
     "crun",
+    "golang-github-containers-common",
     "dropbear-bin",
     "e2fsprogs",
     "socat",

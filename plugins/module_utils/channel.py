@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """The way into a zone: ssh over vchan, a ring of memory shared with the host. No network is involved, and no QEMU.
 
-Xen itself vouches for the peer, because the ring belongs to a domain number; so ssh checks no host key. What comes back is the
-zone's, and hostile until bounded: at most ``limit`` bytes of each stream are kept.
+Xen itself vouches for both ends, because the ring belongs to two domain numbers, and a zone makes it for domain 0 only. So there is no
+key: ssh checks none of the zone, and the zone asks for none. What comes back is the zone's, and hostile until bounded: at most
+``limit`` bytes of each stream are kept.
 """
 
 from __future__ import annotations
@@ -40,19 +41,28 @@ class Answer:
     truncated: bool
 
 
-def execute(
-    zone: str, domain_id: int, key: Path, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, limit: int = 1 << 20
-) -> Answer:
+def proxy(domain_id: int) -> list[str]:
+    """The command that carries one connection to a zone's ssh server over its standard input and output.
+
+    :raises RingfenceError: when Xen's program for it is not installed.
+    """
+    name = "vchan-socket-proxy"
+    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)), None)
+    if not found:
+        raise RingfenceError(f"{name} is not installed on this host (package xen-utils); apply the role ringfence.zones.host")
+    return [found, "--mode=client", str(domain_id), f"/local/domain/{domain_id}/data/vchan", "-"]
+
+
+def execute(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, limit: int = 1 << 20) -> Answer:
     """Run ``argv`` in the zone's container.
 
-    :param key: the private key that the zone lets in.
     :param timeout: seconds for all of it, connecting included: a zone serves one connection at a time.
     :param limit: bytes of each stream that are kept.
     :raises RingfenceError: when the zone does not answer, or the command does not end in time.
     """
     deadline = time.monotonic() + timeout
     while True:
-        answer = _execute_once(zone, domain_id, key, argv, stdin, deadline, limit)
+        answer = _execute_once(zone, domain_id, argv, stdin, deadline, limit)
         if answer.stdout.startswith(_STARTED):
             return dataclasses.replace(answer, stdout=answer.stdout.removeprefix(_STARTED))
         if time.monotonic() + _RETRY_PAUSE >= deadline:
@@ -61,9 +71,9 @@ def execute(
         time.sleep(_RETRY_PAUSE)
 
 
-def _execute_once(zone: str, domain_id: int, key: Path, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
+def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
     remote = f"printf {_STARTED.decode()}; exec {shlex.join(['crun', 'exec', CONTAINER, *argv])}"
-    command = _ssh(zone, domain_id, key, "-T", remote)
+    command = _ssh(zone, domain_id, "-T", remote)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             kept, truncated = _communicate(process, stdin, deadline, (limit + len(_STARTED), limit))
@@ -75,7 +85,7 @@ def _execute_once(zone: str, domain_id: int, key: Path, argv: Sequence[str], std
     return Answer(process.returncode, kept[0], kept[1], truncated)
 
 
-def attach(zone: str, domain_id: int, key: Path, argv: Sequence[str], *, stdin: bool, tty: bool) -> int:
+def attach(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bool, tty: bool) -> int:
     """Run ``argv`` in the zone's container with this process's own standard streams, and return its exit status.
 
     :param stdin: whether it gets standard input; else it has none.
@@ -83,18 +93,18 @@ def attach(zone: str, domain_id: int, key: Path, argv: Sequence[str], *, stdin: 
     :raises RingfenceError: when the zone does not answer.
     """
     remote = f"exec {shlex.join(['crun', 'exec', *(['--tty'] if tty else []), CONTAINER, *argv])}"
-    command = _ssh(zone, domain_id, key, "-tt" if tty else "-T", remote)
+    command = _ssh(zone, domain_id, "-tt" if tty else "-T", remote)
     status = subprocess.run(command, stdin=None if stdin or tty else subprocess.DEVNULL, check=False).returncode
     if status == _SSH_FAILED:
         raise RingfenceError(f"zone {zone}: its channel does not answer, or serves another command; try again")
     return status
 
 
-def _ssh(zone: str, domain_id: int, key: Path, terminal: str, remote: str) -> list[str]:
+def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:
     return [
-        "ssh", terminal, "-q", "-F", "none", "-i", str(key),
-        "-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
-        "-o", f"ProxyCommand={_proxy()} --mode=client {domain_id} /local/domain/{domain_id}/data/vchan -",
+        "ssh", terminal, "-q", "-F", "none",
+        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        "-o", f"ProxyCommand={shlex.join(proxy(domain_id))}",
         f"root@{zone}", remote,
     ]  # fmt: skip
 
@@ -131,11 +141,3 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline: float
                 truncated = truncated or len(chunk) > room
                 kept[ready.data] += chunk[: max(room, 0)]
     return [bytes(stream) for stream in kept], truncated
-
-
-def _proxy() -> str:
-    name = "vchan-socket-proxy"
-    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)), None)
-    if not found:
-        raise RingfenceError(f"{name} is not installed on this host (package xen-utils); apply the role ringfence.zones.host")
-    return found

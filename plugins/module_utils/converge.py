@@ -337,7 +337,8 @@ class _Converge:
             if definition.image not in images.present(self.store):
                 resolved = self.resolved.get(definition.zone.image) or registry.resolve(definition.zone.image)
                 images.prepare(self.store, resolved)
-            zone_files.container(definition.zone, images.load(self.store, definition.image))
+            base = runtime.load(self.store, definition.runtime)
+            zone_files.container(definition.zone, images.load(self.store, definition.image), base)
             return True
         except RingfenceError as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")

@@ -28,7 +28,7 @@ MOST_CPUS = 64
 MOST_VOLUMES = 20
 """Of one zone: xvda to xvdc are its own, and its disks have one letter."""
 
-_NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
+NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[^=\x00]+")
 _KERNEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
 _SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)", re.IGNORECASE)
@@ -142,7 +142,7 @@ class Secret:
 
 def name(value: Any) -> str:
     """The name of a zone, which is also that of its domain."""
-    if not isinstance(value, str) or not _NAME.fullmatch(value):
+    if not isinstance(value, str) or not NAME.fullmatch(value):
         raise Rejected("1 to 40 characters a-z, 0-9 and '-', the first and the last no '-'")
     return value
 
@@ -317,7 +317,7 @@ def volumes(value: Any) -> tuple[Mount, ...]:
     mounts = []
     for entry in value if isinstance(value, list) else [None]:
         parts = entry.split(":") if isinstance(entry, str) else []
-        if not 2 <= len(parts) <= 3 or not _NAME.fullmatch(parts[0]) or parts[2:] not in ([], ["ro"], ["rw"]):
+        if not 2 <= len(parts) <= 3 or not NAME.fullmatch(parts[0]) or parts[2:] not in ([], ["ro"], ["rw"]):
             raise Rejected(accepted)
         mounts.append(Mount(path(parts[1]), parts[0], parts[2:] == ["ro"]))
     if len(mounts) > MOST_VOLUMES or len({mount.target for mount in mounts}) < len(mounts):
@@ -410,7 +410,7 @@ def depends_on(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Rejected(accepted)
     for zone, entry in value.items():
-        if not isinstance(zone, str) or not _NAME.fullmatch(zone) or not isinstance(entry, dict) or set(entry) != {"condition"}:
+        if not isinstance(zone, str) or not NAME.fullmatch(zone) or not isinstance(entry, dict) or set(entry) != {"condition"}:
             raise Rejected(accepted)
         if entry["condition"] not in ("service_started", "service_healthy"):
             raise Rejected(accepted)

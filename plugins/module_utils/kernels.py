@@ -51,9 +51,9 @@ class Kernel:
         """The uncompressed kernel, for Xen to load."""
         return self.directory / "vmlinux"
 
-    def load_order(self, needs: Collection[str]) -> list[str]:
-        """The files to load for ``needs``, names in ``modules``, each once and after those it depends on."""
-        return list(dict.fromkeys(file for need, order in self.modules.items() if need in needs for file in order))
+    def load_order(self, needs: Sequence[str]) -> list[str]:
+        """The files to load for ``needs``, names in ``modules``, in their order: each once and after those it depends on."""
+        return list(dict.fromkeys(file for need in needs for file in self.modules[need]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils import seccomp
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import CAPABILITIES, Healthcheck, Rejected, health_test
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
@@ -93,12 +95,13 @@ def resolve_user(user: str, passwd: str, group: str) -> dict[str, Any]:
     return {"uid": uid, "gid": gid, **({"additionalGids": additional} if additional else {})}
 
 
-def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -> dict[str, Any]:
+def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str, profile: Mapping[str, Any]) -> dict[str, Any]:
     """The ``config.json`` that crun runs in the zone.
 
     The container has its own mount, pid, ipc, uts and cgroup namespaces; the network is the zone's, which belongs to it alone.
 
     :param image: the ``config`` object of the OCI image configuration.
+    :param profile: which system calls it may use, as :mod:`seccomp` takes it.
     :raises RingfenceError: when neither the image nor the declaration says what to run, the user does not exist, or the image's
         configuration is not as specified.
     """
@@ -109,6 +112,7 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -
     environment.update(entry.partition("=")[::2] for entry in _words(image, "Env") if "=" in entry)
     environment.update(zone.environment)
     user = resolve_user(zone.user if zone.user is not None else word(image, "User"), passwd, group)
+    capabilities = _capabilities(zone)
     environment.setdefault("HOME", _home(user["uid"], passwd))
     return {
         "ociVersion": "1.0.2",
@@ -120,7 +124,7 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -
             "args": arguments,
             "env": [f"{name}={value}" for name, value in environment.items()],
             "cwd": zone.working_dir or posixpath.join("/", word(image, "WorkingDir")),
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), _capabilities(zone)),
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
             "rlimits": _limits(zone),
             "noNewPrivileges": False,
         },
@@ -133,6 +137,7 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str) -
             "readonlyPaths": _READ_ONLY,
             "resources": {"devices": [{"allow": False, "access": "rwm"}]},
             "sysctl": {name: value for name, value in zone.sysctls.items() if _OF_IPC_NAMESPACE.fullmatch(name)},
+            "seccomp": seccomp.rules(profile, capabilities),
         },
     }
 

@@ -19,7 +19,7 @@ import tarfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, layers
+from ansible_collections.ringfence.zones.plugins.module_utils import images, layers, seccomp
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
@@ -36,7 +36,15 @@ _PROGRAMS = {
 
 _DIRECTORIES = ("dev", "etc", "image", "proc", "run", "sys", "tmp", "usr/bin", "usr/sbin", "usr/lib", "usr/lib64", "var", "writable")
 _LINKS = {"bin": "usr/bin", "sbin": "usr/sbin", "lib": "usr/lib", "lib64": "usr/lib64", "var/run": "/run", "etc/dropbear": "/run/dropbear"}
-_ACCOUNTS = {"etc/passwd": b"root:x:0:0:root:/run/root:/bin/sh\n", "etc/group": b"root:x:0:\ntty:x:5:\n"}
+_ENTER = "/usr/lib/ringfence/enter"
+"""The guest's script that is the login shell of the account ``container``."""
+
+_ACCOUNTS = {
+    # Only the host gets as far as a login, so nobody is asked for a password.
+    "etc/passwd": f"root::0:0:root:/run/root:/bin/sh\ncontainer::0:0:the container:/run/root:{_ENTER}\n".encode(),
+    "etc/group": b"root:x:0:\ntty:x:5:\n",
+    "etc/shells": f"/bin/sh\n{_ENTER}\n".encode(),
+}
 
 _BOOT = "boot"
 _CURRENT = "current.json"
@@ -60,6 +68,11 @@ class Runtime:
     def boot(self) -> Path:
         """The first program of a zone."""
         return self.directory / _BOOT
+
+    @property
+    def seccomp(self) -> Path:
+        """The profile of system calls for containers, as :mod:`seccomp` takes it."""
+        return self.directory / "seccomp.json"
 
     @property
     def busybox(self) -> Path:
@@ -97,23 +110,25 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
 
     :param scripts: text by file name; ``boot`` is the first program of a zone.
     :returns: the digests before and after; equal if nothing changes. In check mode on a host that lacks a program, ``None`` after.
-    :raises RingfenceError: naming a missing program and its package.
+    :raises RingfenceError: naming a missing program or file and its package.
     """
     found = find_current(store)
     before = found.digest if found else None
     programs = {name: _find(name) for name in _PROGRAMS}
     missing = [f"{name} (package {_PROGRAMS[name]})" for name, path in programs.items() if path is None]
+    missing += [] if Path(seccomp.PROFILE).exists() else [f"{seccomp.PROFILE} (package golang-github-containers-common)"]
     if missing and check:
         return before, None
     if missing:
-        raise RingfenceError(f"the zone base needs programs this host lacks: {', '.join(missing)}; apply the role ringfence.zones.host")
+        raise RingfenceError(f"the zone base needs what this host lacks: {', '.join(missing)}; apply the role ringfence.zones.host")
     content = _content({name: path for name, path in programs.items() if path}, scripts)
+    profile = Path(seccomp.PROFILE).read_bytes()
     identity = hashlib.sha256(json.dumps([_DIRECTORIES, _LINKS]).encode())
-    for name, data in sorted({**content, f"/{_BOOT}": scripts[_BOOT].encode()}.items()):
+    for name, data in sorted({**content, f"/{_BOOT}": scripts[_BOOT].encode(), seccomp.PROFILE: profile}.items()):
         identity.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = f"sha256:{identity.hexdigest()}"
     if digest != before and not check:
-        store.publish(_runtimes(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT]))
+        store.publish(_runtimes(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT], profile))
         write_atomically(_runtimes(store) / _CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest
 
@@ -144,12 +159,13 @@ def _content(programs: Mapping[str, Path], scripts: Mapping[str, str]) -> dict[s
     return files
 
 
-def _build(store: Store, entry: Path, digest: str, content: Mapping[str, bytes], boot: str) -> None:
+def _build(store: Store, entry: Path, digest: str, content: Mapping[str, bytes], boot: str, profile: bytes) -> None:
     (entry / _BOOT).write_text(boot, encoding="utf-8")
     (entry / _BOOT).chmod(0o755)
     busybox = entry / "busybox"
     busybox.write_bytes(content["usr/bin/busybox"])
     busybox.chmod(0o755)
+    (entry / "seccomp.json").write_bytes(profile)
     applets = run([str(busybox), "--list"]).decode().split()
     with store.workspace() as workspace:
         plain = workspace / "base.tar"

@@ -107,12 +107,12 @@ def whole(store: Store, name: str) -> bool:
     return (own / _INITRD).is_file() and (own / _WRITABLE).is_file()
 
 
-def container(zone: Zone, image: Image) -> dict[str, Any]:
+def container(zone: Zone, image: Image, runtime: Runtime) -> dict[str, Any]:
     """The runtime configuration of a zone's container.
 
     :raises RingfenceError: when the image and the declaration do not make one.
     """
-    return runtime_config(zone, _described(image), image.passwd, image.group)
+    return runtime_config(zone, _described(image), image.passwd, image.group, json.loads(runtime.seccomp.read_bytes()))
 
 
 def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> None:
@@ -194,8 +194,9 @@ def read_record(store: Store, name: str) -> Record | None:
 
 
 def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
-    needs = {"xen_blkfront", "xen_netfront", "overlay", "ext4", image.filesystem, runtime.filesystem}
-    channel = {"xen_gntalloc", "xen_gntdev", "xen_evtchn"}
+    # The drivers first, so that the host connects the devices while the others are being loaded.
+    needs = ("xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay")
+    channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
     boots = {module: _arguments(module) for module in kernel.load_order(needs)}
     later = {module: "" for module in kernel.load_order(channel) if module not in boots}
     common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
@@ -219,8 +220,7 @@ def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, 
     hosts += [(address, host) for host, address in {**definition.peers, **zone.extra_hosts}.items()]
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
-        "config.json": json.dumps(container(zone, image)).encode(),
-        "authorized_keys": _authorized_keys(store),
+        "config.json": json.dumps(container(zone, image, runtime)).encode(),
         # Sourced by its init, so it is one command of a shell.
         "health": f"exec {shlex.join(['crun', 'exec', CONTAINER, *check.argv])}\n".encode() if check else b"",
         "fstab": _FSTAB.format(image=image.filesystem).encode(),
@@ -285,22 +285,3 @@ def fingerprint(store: Store, content: str, *, check: bool) -> str:
         if not check:
             write_atomically(key, salt)
     return hmac.new(salt, content.encode(), "sha256").hexdigest()[:32]
-
-
-def channel_key(store: Store) -> Path:
-    """The private key with which the host enters its zones."""
-    return store.root / "channel" / "id_ed25519"
-
-
-def _authorized_keys(store: Store) -> bytes:
-    """The host's public key, which every zone lets in; the pair is made at first use."""
-    key = channel_key(store)
-    public = Path(f"{key}.pub")
-    if not public.exists():
-        key.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with store.workspace() as workspace:
-            new = workspace / key.name
-            run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "ringfence", "-f", str(new)])
-            os.replace(new, key)
-            os.replace(f"{new}.pub", public)
-    return public.read_bytes()

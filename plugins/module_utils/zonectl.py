@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
     execute.add_argument("-t", "--tty", action="store_true", help="give it a terminal")
     execute.add_argument("argv", nargs=argparse.REMAINDER, metavar="COMMAND")
+    add("connect", _connect, "connect to a zone's ssh server over standard input and output, as a ProxyCommand of ssh")
     add("start", _start, "start a zone that does not run")
     add("stop", _stop, "stop a zone in order; the next converge starts it again")
     add("restart", _restart, "stop and start a zone")
@@ -160,7 +161,12 @@ def _exec(options: argparse.Namespace) -> int:
     if not argv:
         raise RingfenceError("exec: name a command, for example: zonectl exec web -- ps")
     number = Hypervisor().zone_domain_id(options.zone)
-    return channel.attach(options.zone, number, zone_files.channel_key(options.store), argv, stdin=options.interactive, tty=options.tty)
+    return channel.attach(options.zone, number, argv, stdin=options.interactive, tty=options.tty)
+
+
+def _connect(options: argparse.Namespace) -> int:
+    argv = channel.proxy(Hypervisor().zone_domain_id(options.zone))
+    os.execv(argv[0], argv)
 
 
 def _start(options: argparse.Namespace) -> int:

@@ -106,7 +106,6 @@ def main() -> None:
         answer = channel.execute(
             name,
             domain_id,
-            zone_files.channel_key(Store(Path(module.params["store"]))),
             module.params["argv"],
             stdin=(module.params["stdin"] or "").encode(),
             timeout=module.params["timeout"],

@@ -44,7 +44,7 @@ def _program(path: Path, script: str) -> None:
 
 
 def _execute(*argv: str, **options: Any) -> Answer:
-    return execute("web", 7, Path("/key"), argv, **{"timeout": 30, **options})
+    return execute("web", 7, argv, **{"timeout": 30, **options})
 
 
 @pytest.mark.usefixtures("programs")
@@ -109,9 +109,8 @@ def test_the_zone_is_reached_by_its_number_and_nothing_of_the_users_ssh_is_used(
     words = (tmp_path / "calls").read_text().splitlines()
     options = {words[index + 1] for index, word in enumerate(words) if word == "-o"}
     assert f"ProxyCommand={tmp_path}/bin/vchan-socket-proxy --mode=client 7 /local/domain/7/data/vchan -" in options
-    assert {"BatchMode=yes", "IdentitiesOnly=yes", "UserKnownHostsFile=/dev/null"} <= options
+    assert {"BatchMode=yes", "PreferredAuthentications=none", "UserKnownHostsFile=/dev/null"} <= options
     assert words[words.index("-F") + 1] == "none"
-    assert words[words.index("-i") + 1] == "/key"
 
 
 def test_an_exit_status_of_255_is_the_commands_and_it_runs_once(programs: Path, tmp_path: Path) -> None:
@@ -150,4 +149,4 @@ def test_the_proxy_of_the_newest_xen_is_taken_where_it_is_not_on_the_path(tmp_pa
         path.mkdir(parents=True)
         _program(path / "vchan-socket-proxy", "")
     monkeypatch.setattr(channel, "Path", lambda _path: tmp_path)
-    assert channel._proxy() == str(tmp_path / "xen-4.20" / "bin" / "vchan-socket-proxy")
+    assert channel.proxy(7)[0] == str(tmp_path / "xen-4.20" / "bin" / "vchan-socket-proxy")

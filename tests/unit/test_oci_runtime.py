@@ -33,6 +33,11 @@ video:x:44:app
 app:x:1001:app
 staff:x:2000:other
 """
+PROFILE: dict[str, Any] = {
+    "defaultAction": "SCMP_ACT_ERRNO",
+    "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": []}],
+    "syscalls": [{"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}}],
+}
 IMAGE: dict[str, Any] = {"Entrypoint": ["/entry", "-e"], "Cmd": ["serve", "-c"]}
 
 
@@ -41,7 +46,7 @@ def _zone(**fields: Any) -> Zone:
 
 
 def _config(image: dict[str, Any] | None = None, passwd: str = PASSWD, **fields: Any) -> dict[str, Any]:
-    return runtime_config(_zone(**fields), IMAGE if image is None else image, passwd, GROUP)
+    return runtime_config(_zone(**fields), IMAGE if image is None else image, passwd, GROUP, PROFILE)
 
 
 def _environment(config: dict[str, Any]) -> dict[str, str]:
@@ -290,7 +295,7 @@ def test_volumes_of_an_image_are_absolute_paths(named: Any) -> None:
 
 def test_the_container_s_own_parameters_are_in_its_configuration_and_the_zone_s_are_not() -> None:
     zone = _zone(sysctls={"kernel.shmmax": "1", "vm.swappiness": "0", "fs.mqueue.msg_max": "5"})
-    assert runtime_config(zone, IMAGE, PASSWD, GROUP)["linux"]["sysctl"] == {"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"}
+    assert runtime_config(zone, IMAGE, PASSWD, GROUP, PROFILE)["linux"]["sysctl"] == {"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"}
     assert kernel_parameters(zone) == {"vm/swappiness": "0"}
 
 
@@ -320,3 +325,10 @@ def test_a_health_check_is_the_declared_one_over_the_image_s(
 def test_a_health_check_of_an_image_is_as_specified(described: Any) -> None:
     with pytest.raises(RingfenceError, match="image: Healthcheck of its configuration is "):
         health(_zone(), {**IMAGE, "Healthcheck": described})
+
+
+@pytest.mark.parametrize(("added", "calls"), [((), []), (("SYS_ADMIN",), ["mount"]), (("ALL",), ["mount"])])
+def test_system_calls_are_filtered_by_the_capabilities_that_the_container_has(added: tuple[str, ...], calls: list[str]) -> None:
+    rules = _config(cap_add=added)["linux"]["seccomp"]
+    assert rules["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert [name for rule in rules["syscalls"] for name in rule["names"]] == calls

@@ -80,7 +80,6 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
         "zone/modules/order": 0o600,
         "zone/sysctls": 0o600,
         "zone/volumes": 0o600,
-        "zone/authorized_keys": 0o600,
         "zone/etc/hostname": 0o644,
         "zone/etc/hosts": 0o644,
         "zone/etc/resolv.conf": 0o644,
@@ -91,8 +90,7 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
     # What only the channel needs is loaded when the container runs.
     assert files["zone/modules/order"][1] == b"gntdev.ko\n"
     assert b"/dev/xvdb /image erofs ro 0 0\n" in files["zone/fstab"][1]
-    assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "")
-    assert files["zone/authorized_keys"][1] == b"ssh-ed25519 AAAA ringfence\n"
+    assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "", made_up_host.PROFILE)
     assert files["zone/etc/hostname"][1] == b"web\n"
     assert files["zone/etc/hosts"][1] == b"127.0.0.1\tlocalhost\n::1\tlocalhost\n198.18.1.44\tweb\n"
     assert {"base", "zone", "zone/root", "zone/data", "zone/disks"} <= {
@@ -212,24 +210,22 @@ def test_only_the_host_reads_the_files_of_a_zone(host: Host) -> None:
         "initrd": 0o600,
         "writable.img": 0o600,
     }
-    key = zone_files.channel_key(host.store)
-    assert key.parent.stat().st_mode & 0o777 == 0o700
 
 
 def test_the_writable_layer_is_sparse_and_has_a_block_for_the_record(host: Host) -> None:
     layer = (_write(host) / "writable.img").stat()
     assert layer.st_size == LAYER + 4096
     assert layer.st_blocks * 512 < 1024 * 1024
-    assert host.commands == ["ssh-keygen", "mkfs.ext4"]
+    assert host.commands == ["mkfs.ext4"]
 
 
-def test_writing_again_keeps_what_the_zone_wrote_and_the_key(host: Host) -> None:
+def test_writing_again_keeps_what_the_zone_wrote(host: Host) -> None:
     written = _write(host) / "writable.img"
     made_up_host.write_record(host.store, "web", b"own")
-    before = (written.stat().st_ino, zone_files.channel_key(host.store).stat().st_ino)
+    before = written.stat().st_ino
     host.commands.clear()
     _write(host)
-    assert (written.stat().st_ino, zone_files.channel_key(host.store).stat().st_ino) == before
+    assert written.stat().st_ino == before
     assert host.commands == []
     zone_files.set_aside(host.store, "web", writable=True)
     assert not zone_files.whole(host.store, "web")

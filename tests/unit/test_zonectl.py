@@ -73,15 +73,15 @@ def test_zones_are_stopped_and_started(host: Host, capsys: pytest.CaptureFixture
 def test_a_command_runs_in_the_container(
     host: Host, monkeypatch: pytest.MonkeyPatch, arguments: list[str], argv: list[str], stdin: bool, tty: bool
 ) -> None:
-    def attach(zone: str, domain_id: int, key: Path, argv: Sequence[str], **streams: Any) -> int:
-        found.append((zone, domain_id, key.name, list(argv), streams))
+    def attach(zone: str, domain_id: int, argv: Sequence[str], **streams: Any) -> int:
+        found.append((zone, domain_id, list(argv), streams))
         return 42
 
     found: list[Any] = []
     monkeypatch.setattr(channel, "attach", attach)
     monkeypatch.setattr(host.hypervisor, "zone_domain_id", lambda _zone: 7, raising=False)
     assert zonectl.main(["exec", *arguments]) == 42
-    assert found == [("web", 7, "id_ed25519", argv, {"stdin": stdin, "tty": tty})]
+    assert found == [("web", 7, argv, {"stdin": stdin, "tty": tty})]
 
 
 def test_a_command_has_to_be_named(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

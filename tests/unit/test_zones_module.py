@@ -151,7 +151,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 
 def test_a_command_in_a_zone_is_run_and_its_answer_returned(host: Host, capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
     result = _run(zone_exec, capsys, name="web", argv=["cat", "-"], stdin="in", timeout=5, limit=9, store=str(host.store.root))
-    assert asked["arguments"] == ("web", 7, zone_files.channel_key(host.store), ["cat", "-"])
+    assert asked["arguments"] == ("web", 7, ["cat", "-"])
     assert asked["options"] == {"stdin": b"in", "timeout": 5.0, "limit": 9}
     assert {key: result[key] for key in yaml.safe_load(zone_exec.RETURN)} == {
         "rc": 0,

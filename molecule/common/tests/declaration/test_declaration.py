@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,6 +24,7 @@ echo root $(touch /file 2>&1 | sed 's/.*: //')
 echo tmp $(sed -n 's/^tmpfs \/tmp tmpfs //p' /proc/mounts)
 echo filled $(ls /usr/share/nginx)
 echo secret $(stat -c '%a %u' /run/secrets/password) $(cat /run/secrets/password)
+echo seccomp $(sed -n 's/^Seccomp:.//p' /proc/1/status)
 echo capability $((0x$(sed -n 's/^CapBnd:.//p' /proc/1/status) >> 13 & 1))
 """
 """CAP_NET_RAW is capability 13 (linux/capability.h)."""
@@ -47,6 +53,7 @@ def found(live: Live) -> dict[str, str]:
         ("dns", "nameserver 10.0.2.3"),
         ("root", "Read-only file system"),
         ("secret", "400 33 correct horse"),
+        ("seccomp", "2"),
         ("capability", "0"),
     ],
 )
@@ -120,3 +127,13 @@ def test_a_change_with_which_a_zone_does_not_come_up_is_taken_back(live: Live) -
     as_before = live.converge(web, api, data=GROWN)
     assert (as_before["failed"], as_before["changed"]) == (False, False), as_before
     assert live.page_from_outside() == "page of web"
+
+
+def test_ansibles_own_ssh_connection_leads_into_a_zone(live: Live, tmp_path: Path) -> None:
+    """By the inventory plugin: through the host, to the shell of the container."""
+    plugin = tmp_path / "zones.ringfence.yml"
+    plugin.write_text("plugin: ringfence.zones.zones\ngroup: all\n")
+    hosts = str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory")
+    command = [str(Path(sys.executable).with_name("ansible")), "-i", hosts, "-i", str(plugin), "label_tier_front", "-m", "ansible.builtin.raw"]
+    done = subprocess.run([*command, "-a", "cat /proc/sys/kernel/hostname; exit 3"], capture_output=True, text=True, check=False)
+    assert re.search(r"^web\.molecule-\S+ \| FAILED \| rc=3 >>\s+web$", done.stdout, re.MULTILINE), done.stdout + done.stderr
