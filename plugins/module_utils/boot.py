@@ -204,7 +204,11 @@ def xen_arguments(options: Options, linux_command_line: str) -> list[str]:
     arguments = [f"dom0_mem={options.dom0_memory}M,max:{options.dom0_memory}M"]
     if options.dom0_cpus:
         arguments.append(f"dom0_max_vcpus={options.dom0_cpus}")
-    arguments += [*_serial_console(linux_command_line), *HARDENING]
+    serial = _serial_console(linux_command_line)
+    if serial:
+        port = f"com{serial[0] + 1}"  # Xen counts from 1.
+        arguments += [f"{port}={serial[1]},8n1", f"console={port},vga"]
+    arguments += HARDENING
     named = {option.split("=")[0] for option in options.xen_options}
     return [argument for argument in arguments if argument.split("=")[0] not in named] + list(options.xen_options)
 
@@ -214,17 +218,16 @@ def dom0_arguments() -> list[str]:
     return ["console=tty0", "console=hvc0", f"panic={PANIC_SECONDS}"]
 
 
-def _serial_console(linux_command_line: str) -> list[str]:
-    # Linux's ttyS0 without a speed is 9600 baud (Documentation/admin-guide/serial-console.rst); Xen counts from com1.
+def _serial_console(linux_command_line: str) -> tuple[int, str] | None:
+    """Linux's number of its serial console, and the speed in baud, if it has one."""
     ports = re.findall(r"(?:^|\s)console=ttyS([01])(?:,([0-9]+))?", linux_command_line)
-    if not ports:
-        return []
-    number, speed = int(ports[-1][0]) + 1, ports[-1][1] or "9600"
-    return [f"com{number}={speed},8n1", f"console=com{number},vga"]
+    # ttyS0 without a speed is 9600 baud (Documentation/admin-guide/serial-console.rst).
+    return (int(ports[-1][0]), ports[-1][1] or "9600") if ports else None
 
 
 def host_files(options: Options, linux_command_line: str) -> list[HostFile]:
     """Every file that makes a Debian machine this Xen host, the boot configuration first."""
+    serial = _serial_console(linux_command_line)
     return [
         HostFile(GRUB_FILE, _grub_defaults(options, linux_command_line)),
         HostFile("/etc/systemd/system/ringfence-boot-trial.service", _TRIAL_SERVICE),
@@ -235,6 +238,7 @@ def host_files(options: Options, linux_command_line: str) -> list[HostFile]:
         HostFile("/etc/ringfence/console-logs.conf", _LOGROTATE),
         HostFile("/etc/systemd/system/ringfence-console-logs.service", _LOGROTATE_SERVICE),
         HostFile("/etc/systemd/system/ringfence-console-logs.timer", _LOGROTATE_TIMER),
+        *([HostFile(f"/etc/systemd/system/serial-getty@ttyS{serial[0]}.service.d/ringfence.conf", _NO_GETTY)] if serial else []),
     ]
 
 
@@ -249,6 +253,12 @@ def _grub_defaults(options: Options, linux_command_line: str) -> str:
         f'GRUB_CMDLINE_LINUX_XEN_REPLACE_DEFAULT="$GRUB_CMDLINE_LINUX_DEFAULT {" ".join(dom0_arguments())}"\n'
     )
 
+
+_NO_GETTY = """\
+# Xen has taken the port: what it shows of this system is hvc0. A getty here would fail and be restarted for ever.
+[Unit]
+ConditionPathExists=!/proc/xen/capabilities
+"""
 
 _TRIAL_SERVICE = f"""\
 [Unit]
