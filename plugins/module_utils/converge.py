@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import (
     firewall,
     images,
     kernels,
+    limits,
     network,
     registry,
     runtime,
@@ -35,12 +37,27 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     fields,
     plan,
     shown,
+    waves,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Volume, Zone, parse_declaration
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
-_OVERHEAD = 8
-"""MiB that Xen itself takes for one small domain: page tables, the domain's structures, shadow or HAP memory."""
+_SIDE_BY_SIDE = 4
+"""Zones that are changed at the same time. More would only take each other's CPU, and start late enough to miss their deadline."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a converge goes about it."""
+
+    prune: bool = False
+    """Remove zones of ours that are not declared; else they are only reported."""
+    retry: bool = False
+    """Try again what was taken back before."""
+    adopt_runtime: bool = False
+    """Restart zones that run on an older zone base than new ones get."""
+    start_timeout: float = 120
+    """Seconds within which the container of a started zone must run, and be healthy if it is checked."""
 
 
 @dataclasses.dataclass
@@ -66,27 +83,22 @@ def converge(
     declared: list[dict[str, Any]],
     declared_volumes: dict[str, Any],
     secrets: dict[str, Any],
+    policy: Policy,
     *,
-    prune: bool,
     check: bool,
-    start_timeout: float,
-    retry: bool,
 ) -> Report:
     """Bring a host's zones and volumes to what is declared.
 
     :param secrets: contents by name.
-    :param prune: remove zones of ours that are not declared; else they are only reported.
-    :param start_timeout: seconds within which the container of a started zone must run, and be healthy if it is checked.
-    :param retry: try again what was taken back before.
     :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
     """
     zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
     if check and not booted_into_xen():
         return _preview(store, zones, declared_sizes)
     if check:
-        return _Converge(store, Hypervisor(), secrets, start_timeout).run(zones, declared_sizes, prune=prune, check=True, retry=retry)
+        return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=True)
     with store.lock():
-        return _Converge(store, Hypervisor(), secrets, start_timeout).run(zones, declared_sizes, prune=prune, check=False, retry=retry)
+        return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=False)
 
 
 def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) -> Report:
@@ -105,27 +117,32 @@ def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) ->
 class _Converge:
     """The state of one call."""
 
-    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], start_timeout: float) -> None:
+    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], policy: Policy) -> None:
         self.store = store
         self.hypervisor = hypervisor
         self.secrets = secrets
-        self.apply = Apply(store, hypervisor, secrets, start_timeout)
+        self.policy = policy
+        self.apply = Apply(store, hypervisor, secrets, policy.start_timeout)
         self.resolved: dict[str, registry.Resolved] = {}
         self.kernels: dict[str, Kernel] = {}
 
-    def run(self, zones: list[Zone], declared: list[Volume], *, prune: bool, check: bool, retry: bool) -> Report:
+    def run(self, zones: list[Zone], declared: list[Volume], *, check: bool) -> Report:
         observed, foreign = self.hypervisor.observe()
         observed = {name: dataclasses.replace(zone, whole=zone_files.whole(self.store, name)) for name, zone in observed.items()}
         wanted = [zone for zone in zones if zone.state == "present"]
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
-        removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if prune else [])
+        removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])
         definitions = self._definitions(wanted, observed, foreign, removed, check=check)
         sizes = volumes.changes(declared, volumes.existing(self.store))
-        steps = plan(definitions, removed, observed, {change.name: change for change in sizes if change.action == volumes.GROW})
-        self._check_memory(steps, observed)
-        self._check_volumes(sizes, zones, observed, removed)
-        report = Report(undeclared=[] if prune else undeclared)
-        if not retry:
+        grown = {change.name: change for change in sizes if change.action == volumes.GROW}
+        steps = plan(definitions, removed, observed, grown, adopt_runtime=self.policy.adopt_runtime)
+        problems = limits.memory(steps, observed, self.hypervisor.free_memory)
+        problems += limits.owners(sizes, zones, observed, removed)
+        if problems:
+            raise InvalidDeclaration(problems)
+        volumes.check_space(self.store, sizes)
+        report = Report(undeclared=[] if self.policy.prune else undeclared)
+        if not self.policy.retry:
             steps = self._without_refused(steps, report)
         _tell_volumes(sizes, report)
         for step in steps:
@@ -195,7 +212,8 @@ class _Converge:
                 definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers, prints))
             except RingfenceError as error:
                 problems.append(f"zone {zone.name}: {error}")
-        problems += self._port_problems(zones, observed, removed)
+        if any(zone.ports for zone in zones):
+            problems += limits.ports(zones, observed, removed, listening_ports())
         if problems:
             raise InvalidDeclaration(problems)
         return definitions
@@ -221,66 +239,6 @@ class _Converge:
             )
         return possible[0]
 
-    def _port_problems(self, zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]) -> list[str]:
-        declared = {zone.name for zone in zones} | set(removed)
-        others = {
-            (port.host, port.protocol): name
-            for name, zone in observed.items()
-            if name not in declared and zone.definition
-            for port in zone.definition.zone.ports
-        }
-        problems = []
-        used = listening_ports() if any(zone.ports for zone in zones) else set()
-        for zone in zones:
-            for port in zone.ports:
-                key = (port.host, port.protocol)
-                user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if key in used else None
-                if user:
-                    problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user} {port.host}/{port.protocol}; choose another")
-        return problems
-
-    def _check_memory(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> None:
-        """Refuse a plan whose zones do not fit into what Xen has free, counting what its steps give back."""
-        needed = given_back = 0
-        for step in steps:
-            before = observed.get(step.name)
-            if step.action not in (KEEP, LIVE) and before and before.active and before.definition:
-                given_back += before.definition.zone.memory + _OVERHEAD
-            if step.definition and step.action not in (KEEP, LIVE):
-                needed += step.definition.zone.memory + _OVERHEAD
-        if not needed:
-            return
-        free = self.hypervisor.free_memory() + given_back
-        if needed > free:
-            starting = [
-                f"{step.name} {step.definition.zone.memory}MiB" for step in steps if step.definition and step.action not in (KEEP, LIVE)
-            ]
-            raise InvalidDeclaration(
-                [
-                    f"memory: the zones to start ({', '.join(starting)}) need {needed} MiB with Xen's overhead, "
-                    f"and this host has {free} MiB free; declare less"
-                ]
-            )
-
-    def _check_volumes(
-        self, sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]
-    ) -> None:
-        """Refuse a plan that takes a volume from a zone that is not declared, or that the host's disk has no room for."""
-        wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
-        problems = []
-        for name, zone in observed.items():
-            if name in removed or not zone.definition or name in {zone.name for zone in zones}:
-                continue
-            for mount in zone.definition.zone.volumes:
-                if mount.volume in wanted:
-                    user = f"zone {wanted[mount.volume]}: volumes: {mount.volume} is not accepted"
-                    problems.append(f"{user}; zone {name}, which is not declared, has it")
-                elif any(change.name == mount.volume and change.action != volumes.KEEP for change in sizes):
-                    problems.append(f"volume {mount.volume}: zone {name}, which is not declared, has it; declare or remove that zone")
-        if problems:
-            raise InvalidDeclaration(problems)
-        volumes.check_space(self.store, sizes)
-
     # Apply.
 
     def _apply(self, steps: Sequence[Step], sizes: Sequence[volumes.Change], observed: Mapping[str, Observed], report: Report) -> None:
@@ -291,20 +249,16 @@ class _Converge:
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
-        for step in steps:
-            missing = sorted(failed & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
-            ran = observed.get(step.name)
-            try:
-                if missing:
-                    raise RingfenceError(f"not done, because it depends on {', '.join(missing)}")
-                self.apply.carry_out(step, ran.definition if ran and ran.active else None)
-                report.zones.append(self._result(step))
-            except (RingfenceError, OSError) as error:
-                failed.add(step.name)
-                report.failures.append(f"zone {step.name}: {step.action}: {error}")
-                report.zones.append(self._result(step, failed=True))
-                if isinstance(error, TakenBack):
-                    taken_back.append(step)
+        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+            for together in waves(steps):
+                errors = pool.map(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
+                for step, error in list(zip(together, errors, strict=True)):
+                    report.zones.append(self._result(step, failed=error is not None))
+                    if error is not None:
+                        failed.add(step.name)
+                        report.failures.append(f"zone {step.name}: {step.action}: {error}")
+                    if isinstance(error, TakenBack):
+                        taken_back.append(step)
         if taken_back:
             self._load_rules([step for step in steps if step not in taken_back], observed)
         # Last: until now a zone that is going may have had it.
@@ -312,6 +266,21 @@ class _Converge:
         report.zones.sort(key=lambda zone: str(zone["name"]))
         for name in self._leftovers({step.name for step in steps if step.definition} | set(observed)):
             zone_files.remove(self.store, name)
+
+    def _carry_out(self, step: Step, observed: Mapping[str, Observed], failed: Collection[str]) -> Exception | None:
+        """Take one step, and return why it failed.
+
+        :param failed: the zones that are not as declared; what depends on one of them is not begun.
+        """
+        missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
+        if missing:
+            return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
+        ran = observed.get(step.name)
+        try:
+            self.apply.carry_out(step, ran.definition if ran and ran.active else None)
+        except (RingfenceError, OSError) as error:
+            return error
+        return None
 
     def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
         """Load the rules of a host on which these steps have been taken; whether others were loaded."""
@@ -358,6 +327,7 @@ class _Converge:
             "reasons": list(step.reasons),
             "changed": step.changes,
             "failed": failed,
+            "pending": list(step.pending),
         }
         if definition:
             result.update(shown(fields(definition)))

@@ -9,6 +9,7 @@ The order of the steps is that in which they are applied: first what ends, then 
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -49,6 +50,10 @@ class Step:
     before: dict[str, Any] | None = None
     after: dict[str, Any] | None = None
     definition: Definition | None = None
+    wave: tuple[int, int, int] = (0, 0, 0)
+    """Its place in the order of the plan; steps with the same one do not wait for each other."""
+    pending: tuple[str, ...] = ()
+    """What the next restart will bring, and is no reason for one."""
 
     @property
     def changes(self) -> bool:
@@ -85,7 +90,12 @@ def shown(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def plan(
-    declared: Sequence[Definition], removed: Collection[str], observed: Mapping[str, Observed], grown: Mapping[str, Change]
+    declared: Sequence[Definition],
+    removed: Collection[str],
+    observed: Mapping[str, Observed],
+    grown: Mapping[str, Change],
+    *,
+    adopt_runtime: bool = False,
 ) -> list[Step]:
     """The steps for a host.
 
@@ -93,8 +103,9 @@ def plan(
     :param removed: names that shall not exist.
     :param observed: every zone of ours that the host has, by name.
     :param grown: the volumes that get larger, by name; a zone sees it when it starts anew.
+    :param adopt_runtime: restart zones on an older zone base; else a newer one is no reason to.
     """
-    steps = [_step(definition, observed.get(definition.zone.name), grown) for definition in declared]
+    steps = [_step(definition, observed.get(definition.zone.name), grown, adopt_runtime) for definition in declared]
     for name in removed:
         zone = observed.get(name)
         if zone:
@@ -106,15 +117,22 @@ def plan(
     ends = depths_of({name: zone.definition.zone.depends_on for name, zone in observed.items() if zone.definition})
     begins = depths_of({definition.zone.name: definition.zone.depends_on for definition in declared})
 
-    def place(step: Step) -> tuple[int, int, int, str]:
-        going = step.action == REMOVE
-        depth = -ends.get(step.name, 0) if going else begins.get(step.name, 0)
-        return (0 if going else 1, depth, _ORDER.index(step.action), step.name)
+    def wave(step: Step) -> tuple[int, int, int]:
+        if step.action == REMOVE:
+            return (0, -ends.get(step.name, 0), 0)
+        # What gives memory back comes before what only takes it.
+        return (1, begins.get(step.name, 0), 0 if step.action in (RECREATE, RESTART) else 1)
 
-    return sorted(steps, key=place)
+    steps = [dataclasses.replace(step, wave=wave(step)) for step in steps]
+    return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
 
 
-def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change]) -> Step:
+def waves(steps: Sequence[Step]) -> list[list[Step]]:
+    """A plan's steps in groups: one group after the other, and the steps of a group side by side."""
+    return [list(together) for _wave, together in itertools.groupby(steps, lambda step: step.wave)]
+
+
+def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change], adopt_runtime: bool) -> Step:
     name, after = definition.zone.name, fields(definition)
     if observed is None:
         return Step(name, CREATE, ("does not exist",), None, after, definition)
@@ -130,6 +148,10 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
     larger = [grown[mount.volume] for mount in definition.zone.volumes if mount.volume in grown]
     if larger:
         actions.add(RESTART)
+    outdated = definition.runtime != observed.definition.runtime
+    if outdated and adopt_runtime:
+        actions.add(RESTART)
+        reasons["runtime"] = _reason("runtime", observed.definition.runtime, definition.runtime)
     told = (*reasons.values(), *(f"secret {name} has changed" for name in renewed))
     told = (*told, *(f"volume {change.name} {change.before} → {change.after} MiB" for change in larger))
     if not observed.whole:
@@ -139,9 +161,10 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
         return Step(name, action, told, before, after, definition)
     if not observed.active:
         return Step(name, START, (*told, "is not running"), before, after, definition)
-    # A newer runtime alone is no reason to restart a zone: it keeps the base that it was started with.
+    # It keeps the base that it was started with.
+    pending = (f"restart to adopt runtime {_shown(definition.runtime)}",) if outdated else ()
     definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
-    return Step(name, LIVE if actions else KEEP, told, before, after, definition)
+    return Step(name, LIVE if actions else KEEP, told, before, after, definition, pending=pending)
 
 
 def _reason(key: str, before: Any, after: Any) -> str:

@@ -91,6 +91,12 @@ options:
     description: Try again what failed and was taken back before.
     type: bool
     default: false
+  adopt_runtime:
+    description:
+      - Restart zones that run on an older zone base than new zones get. A newer one comes with an upgrade of the collection or of the
+        host's packages, and is no reason by itself to restart a zone; until then RV(zones[].pending) tells of it.
+    type: bool
+    default: false
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -153,6 +159,10 @@ zones:
     failed:
       description: Whether it could not be done.
       type: bool
+    pending:
+      description: What the zone's next restart will bring and is no reason for one, for example V(restart to adopt runtime sha256:…).
+      type: list
+      elements: str
     image:
       description: Digest of the image manifest.
       type: str
@@ -316,7 +326,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.converge import Report, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import Policy, Report, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -331,6 +341,7 @@ def main() -> None:
             "prune": {"type": "bool", "default": False},
             "start_timeout": {"type": "float", "default": 120},
             "retry": {"type": "bool", "default": False},
+            "adopt_runtime": {"type": "bool", "default": False},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         supports_check_mode=True,
@@ -343,10 +354,8 @@ def main() -> None:
             module.params["zones"],
             module.params["volumes"],
             module.params["secrets"],
-            prune=module.params["prune"],
+            Policy(**{name: module.params[name] for name in ("prune", "retry", "adopt_runtime", "start_timeout")}),
             check=module.check_mode,
-            start_timeout=module.params["start_timeout"],
-            retry=module.params["retry"],
         )
     except RingfenceError as error:
         module.fail_json(msg=str(error), zones=[], volumes=[], undeclared=[])

@@ -191,15 +191,12 @@ class Host:
         *zones: dict[str, Any],
         volumes: dict[str, Any] | None = None,
         secrets: dict[str, Any] | None = None,
-        prune: bool = False,
         check: bool = False,
-        start_timeout: float = 5,
-        retry: bool = False,
+        **policy: Any,
     ) -> converge.Report:
-        """Converge the host."""
-        return converge.converge(
-            self.store, list(zones), volumes or {}, secrets or {}, prune=prune, check=check, start_timeout=start_timeout, retry=retry
-        )
+        """Converge the host; ``policy`` is that of the module's options."""
+        chosen = converge.Policy(**{"start_timeout": 5, **policy})
+        return converge.converge(self.store, list(zones), volumes or {}, secrets or {}, chosen, check=check)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a converge may change."""

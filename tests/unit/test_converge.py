@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def test_a_zone_is_created_started_and_reported(host: Host) -> None:
             "reasons": ["does not exist"],
             "changed": True,
             "failed": False,
+            "pending": [],
             "image": digest("1"),
             "kernel": digest("a"),
             "kernel_release": "6.12-stable",
@@ -621,6 +623,38 @@ def test_a_zone_that_is_not_healthy_is_told(host: Host, health: bytes, told: str
     assert report.failures[0].startswith(f"zone web: create: {told}; the last lines of its console: ")
 
 
+def test_zones_that_do_not_depend_on_each_other_start_side_by_side(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    running: set[str] = set()
+    at_once: list[set[str]] = []
+    start = host.hypervisor.start
+
+    def slow_start(name: str) -> None:
+        running.add(name)
+        time.sleep(0.1)
+        at_once.append(set(running))
+        start(name)
+        running.remove(name)
+
+    monkeypatch.setattr(host.hypervisor, "start", slow_start)
+    names = [f"web{number}" for number in range(6)]
+    report = host.converge(*(_zone(name) for name in names), _zone("last", depends_on=names))
+    assert report.failures == []
+    assert max(map(len, at_once)) == 4
+    assert at_once[-1] == {"last"}
+
+
+def test_a_newer_zone_base_is_told_and_adopted_when_asked_to(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    made_up_host.add_runtime(host.store, "f")
+    report = host.converge(_zone(), _zone("db"))
+    assert not report.changed
+    assert [zone["pending"] for zone in report.zones] == [["restart to adopt runtime sha256:ffffffffffff…"]] * 2
+    report = host.converge(_zone(), _zone("db"), adopt_runtime=True)
+    assert _actions(report) == {"web": "restart", "db": "restart"}
+    assert report.zones[0]["reasons"] == ["runtime sha256:eeeeeeeeeeee… → sha256:ffffffffffff…"]
+    assert not host.converge(_zone(), _zone("db"), adopt_runtime=True).changed
+
+
 def test_what_depends_on_a_zone_that_failed_is_not_started(host: Host) -> None:
     host.hypervisor.unstartable.add("db")
     report = host.converge(_zone("db"), _zone("api", depends_on=["db"]), _zone(depends_on=["api"]), _zone("alone"))
@@ -629,7 +663,7 @@ def test_what_depends_on_a_zone_that_failed_is_not_started(host: Host) -> None:
         "zone api: create: not done, because it depends on db",
         "zone web: create: not done, because it depends on api",
     ]
-    assert [call for call in host.hypervisor.calls if call.startswith("start")] == ["start alone", "start db"]
+    assert {call for call in host.hypervisor.calls if call.startswith("start")} == {"start alone", "start db"}
 
 
 # A change with which a zone does not come up is taken back.

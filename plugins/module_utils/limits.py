@@ -1,0 +1,74 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What zones take from their host and from each other: published ports, memory, volumes. Pure; each function returns the problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from ansible_collections.ringfence.zones.plugins.module_utils import volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import KEEP, LIVE, Observed, Step
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+
+_OVERHEAD = 8
+"""MiB that Xen itself takes for one small domain: page tables, the domain's structures, shadow or HAP memory."""
+
+
+def ports(
+    zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str], used: Collection[tuple[int, str]]
+) -> list[str]:
+    """Published ports that another zone, which stays, or a program of the host has.
+
+    :param used: (port, protocol) of those on which the host listens.
+    """
+    declared = {zone.name for zone in zones} | set(removed)
+    others = {
+        (port.host, port.protocol): name
+        for name, zone in observed.items()
+        if name not in declared and zone.definition
+        for port in zone.definition.zone.ports
+    }
+    problems = []
+    for zone in zones:
+        for port in zone.ports:
+            key = (port.host, port.protocol)
+            user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if key in used else None
+            if user:
+                problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user} {port.host}/{port.protocol}; choose another")
+    return problems
+
+
+def memory(steps: Sequence[Step], observed: Mapping[str, Observed], free_memory: Callable[[], int]) -> list[str]:
+    """Zones that do not fit into what Xen has free, counting what the steps give back.
+
+    :param free_memory: MiB; asked only if something starts.
+    """
+    starting = {step.name: step.definition.zone.memory for step in steps if step.definition and step.action not in (KEEP, LIVE)}
+    if not starting:
+        return []
+    ending = (observed[step.name] for step in steps if step.action not in (KEEP, LIVE) and step.name in observed)
+    given_back = sum(zone.definition.zone.memory + _OVERHEAD for zone in ending if zone.active and zone.definition)
+    needed, free = sum(starting.values()) + _OVERHEAD * len(starting), free_memory() + given_back
+    if needed <= free:
+        return []
+    told = ", ".join(f"{name} {size}MiB" for name, size in starting.items())
+    return [f"memory: the zones to start ({told}) need {needed} MiB with Xen's overhead, and this host has {free} MiB free; declare less"]
+
+
+def owners(
+    sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]
+) -> list[str]:
+    """Volumes that would be taken from a zone that is not declared, and stays."""
+    wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
+    problems = []
+    for name, zone in observed.items():
+        if name in removed or not zone.definition or name in {zone.name for zone in zones}:
+            continue
+        for mount in zone.definition.zone.volumes:
+            if mount.volume in wanted:
+                user = f"zone {wanted[mount.volume]}: volumes: {mount.volume} is not accepted"
+                problems.append(f"{user}; zone {name}, which is not declared, has it")
+            elif any(change.name == mount.volume and change.action != volumes.KEEP for change in sizes):
+                problems.append(f"volume {mount.volume}: zone {name}, which is not declared, has it; declare or remove that zone")
+    return problems
