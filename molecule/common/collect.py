@@ -89,7 +89,9 @@ print(
             "loops": {name: backing for name, backing in loops if backing.startswith(str(STORE))},
             "traces": [trace for name, backing in loops if backing.startswith(str(STORE)) for trace in traces(Path(name).name)],
             "links": [path.name for path in Path("/sys/class/net").iterdir()],
-            "managed": {fields[1]: fields[4] for line in output("networkctl", "--no-legend", "list").splitlines() if (fields := line.split())},
+            "managed": {
+                fields[1]: fields[4] for line in output("networkctl", "--no-legend", "list").splitlines() if (fields := line.split())
+            },
             "routes": output("ip", "route").splitlines(),
             "network": output("nft", "list", "table", "inet", "ringfence"),
             "xenstore": [line.partition(" = ")[0] for line in output("xenstore-ls", "-f").splitlines()],

@@ -19,8 +19,8 @@ description:
 notes:
   - The hosts come from inventory sources that are read before this one. In a directory, sources are read in the order of their names.
   - Ansible's own variables of the hosts are used to reach them, C(ansible_host), C(ansible_port), C(ansible_user),
-    C(ansible_ssh_private_key_file), C(ansible_ssh_common_args), C(ansible_ssh_extra_args), C(ansible_become), and a C(ansible_connection) of
-    C(local). Passwords are not, neither for ssh nor for sudo.
+    C(ansible_ssh_private_key_file), C(ansible_ssh_common_args), C(ansible_ssh_extra_args), C(ansible_become), and C(ansible_connection)
+    if it is C(local). Passwords are not, neither for ssh nor for sudo.
   - A zone serves one connection at a time.
 requirements:
   - OpenSSH's client on the control node.
@@ -61,7 +61,7 @@ import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from ansible import constants as C  # noqa: N812 - as all of Ansible's plugins name it
+from ansible import constants as C  # type: ignore[attr-defined]  # noqa: N812 - as Ansible's own plugins name it
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.helpers import get_group_vars

@@ -103,7 +103,8 @@ def attach(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bool, tty: 
 def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:
     return [
         "ssh", terminal, "-q", "-F", "none",
-        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
+        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none",
+        "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
         "-o", f"ProxyCommand={shlex.join(proxy(domain_id))}",
         f"root@{zone}", remote,
     ]  # fmt: skip

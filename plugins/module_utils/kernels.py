@@ -14,7 +14,7 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Kernel:
         """The uncompressed kernel, for Xen to load."""
         return self.directory / "vmlinux"
 
-    def load_order(self, needs: Sequence[str]) -> list[str]:
+    def load_order(self, needs: Iterable[str]) -> list[str]:
         """The files to load for ``needs``, names in ``modules``, in their order: each once and after those it depends on."""
         return list(dict.fromkeys(file for need in needs for file in self.modules[need]))
 

@@ -56,9 +56,7 @@ def memory(steps: Sequence[Step], observed: Mapping[str, Observed], free_memory:
     return [f"memory: the zones to start ({told}) need {needed} MiB with Xen's overhead, and this host has {free} MiB free; declare less"]
 
 
-def owners(
-    sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]
-) -> list[str]:
+def owners(sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]) -> list[str]:
     """Volumes that would be taken from a zone that is not declared, and stays."""
     wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
     problems = []

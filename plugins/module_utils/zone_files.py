@@ -122,7 +122,7 @@ def write(store: Store, definition: Definition, kernel: Kernel, image: Image, ru
     """
     own = directory(store, definition.zone.name)
     own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(own / _INITRD, _initrd(store, definition, kernel, image, runtime, secrets))
+    write_atomically(own / _INITRD, _initrd(definition, kernel, image, runtime, secrets))
 
 
 def make_writable(store: Store, name: str) -> None:
@@ -193,7 +193,7 @@ def read_record(store: Store, name: str) -> Record | None:
     return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode())
 
 
-def _initrd(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
+def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
     # The drivers first, so that the host connects the devices while the others are being loaded.
     needs = ("xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay")
     channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")

@@ -76,14 +76,12 @@ truncated:
   returned: always
 """
 
-from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import channel
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
 def main() -> None:
@@ -95,6 +93,7 @@ def main() -> None:
             "stdin": {"type": "str"},
             "timeout": {"type": "float", "default": 60},
             "limit": {"type": "int", "default": 1048576},
+            # Not used; here so that module_defaults of the action group may name it.
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         # What is passed to a command is often secret: not for the host's journal.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils import images, runtime, seccomp
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -28,6 +28,9 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in ("crun", "dropbear", "resize2fs", "socat", "vchan-socket-proxy"):
         shutil.copy("/bin/cat", directory / name)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
+    profile = directory / "seccomp.json"
+    profile.write_text("{}")
+    monkeypatch.setattr(seccomp, "PROFILE", str(profile))
     # As on Debian 12; Debian 13's erofs is only mounted, and tests need no root.
     monkeypatch.setattr(images, "_filesystem_of_host", lambda: "squashfs")
     return directory
@@ -89,7 +92,7 @@ def test_the_same_programs_and_scripts_are_the_same_base(programs: Path, tmp_pat
     assert runtime.current(one).base.read_bytes() == runtime.current(other).base.read_bytes()
 
 
-@pytest.mark.parametrize("changed", ["boot", "init", "poweroff", "busybox", "crun"])
+@pytest.mark.parametrize("changed", ["boot", "init", "poweroff", "busybox", "crun", "seccomp.json"])
 def test_another_program_or_script_is_another_base_and_the_old_one_stays(programs: Path, tmp_path: Path, changed: str) -> None:
     store = Store(tmp_path / "store")
     _before, old = _compose(store)
@@ -116,10 +119,12 @@ def test_check_mode_predicts_the_digest_and_changes_nothing(programs: Path, tmp_
 def test_what_the_host_lacks_is_told_with_its_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "crun").unlink()
     (programs / "socat").unlink()
+    (programs / "seccomp.json").unlink()
     monkeypatch.setenv("PATH", str(programs))
     store = Store(tmp_path / "store")
     with pytest.raises(
-        RingfenceError, match=r"needs programs this host lacks: crun \(package crun\), socat \(package socat\); apply the role"
+        RingfenceError,
+        match=r"needs what this host lacks: crun \(package crun\), socat \(package socat\), \S+/seccomp.json \(package golang-\S+\); apply",
     ):
         _compose(store)
     assert _compose(store, check=True) == (None, None)

@@ -227,7 +227,7 @@ class Host:
         self.commands.append(argv[0])
         if argv[:2] == ["nft", "list"] and self.table is None:
             raise RingfenceError("nft: no such table")
-        elif argv[:2] == ["nft", "-f"]:
+        if argv[:2] == ["nft", "-f"]:
             self.table = (stdin or b"").decode()
         return b""
 

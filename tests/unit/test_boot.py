@@ -192,7 +192,9 @@ def test_each_supported_release_has_its_own_libvirtd() -> None:
     assert not [name for name in boot.packages("13") if "qemu" in name or name == "libvirt-daemon-system"]
 
 
-@pytest.mark.parametrize(("command_line", "ports"), [("quiet", []), ("console=ttyS0", ["ttyS0"]), ("console=ttyS0 console=ttyS1,9600", ["ttyS1"])])
+@pytest.mark.parametrize(
+    ("command_line", "ports"), [("quiet", []), ("console=ttyS0", ["ttyS0"]), ("console=ttyS0 console=ttyS1,9600", ["ttyS1"])]
+)
 def test_no_login_is_tried_on_a_port_that_xen_has(command_line: str, ports: list[str]) -> None:
     paths = [file.path for file in boot.host_files(OPTIONS, command_line) if "getty" in file.path]
     assert paths == [f"/etc/systemd/system/serial-getty@{port}.service.d/ringfence.conf" for port in ports]

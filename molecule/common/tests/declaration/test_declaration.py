@@ -129,11 +129,12 @@ def test_a_change_with_which_a_zone_does_not_come_up_is_taken_back(live: Live) -
     assert live.page_from_outside() == "page of web"
 
 
-def test_ansibles_own_ssh_connection_leads_into_a_zone(live: Live, tmp_path: Path) -> None:
+def test_ansibles_own_ssh_connection_leads_into_a_zone(tmp_path: Path) -> None:
     """By the inventory plugin: through the host, to the shell of the container."""
     plugin = tmp_path / "zones.ringfence.yml"
     plugin.write_text("plugin: ringfence.zones.zones\ngroup: all\n")
-    hosts = str(Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory")
-    command = [str(Path(sys.executable).with_name("ansible")), "-i", hosts, "-i", str(plugin), "label_tier_front", "-m", "ansible.builtin.raw"]
-    done = subprocess.run([*command, "-a", "cat /proc/sys/kernel/hostname; exit 3"], capture_output=True, text=True, check=False)
+    hosts = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
+    command: list[str | Path] = [Path(sys.executable).with_name("ansible"), "label_tier_front", "-i", hosts, "-i", plugin]
+    command += ["-m", "ansible.builtin.raw", "-a", "cat /proc/sys/kernel/hostname; exit 3"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert re.search(r"^web\.molecule-\S+ \| FAILED \| rc=3 >>\s+web$", done.stdout, re.MULTILINE), done.stdout + done.stderr
