@@ -232,7 +232,7 @@ def host_files(options: Options, linux_command_line: str) -> list[HostFile]:
         HostFile(GRUB_FILE, _grub_defaults(options, linux_command_line)),
         HostFile("/etc/systemd/system/ringfence-boot-trial.service", _TRIAL_SERVICE),
         HostFile(f"/etc/systemd/system/{TRIAL_TIMER}", _TRIAL_TIMER.format(seconds=options.trial_timeout)),
-        HostFile("/etc/systemd/system/xen.service.d/ringfence.conf", _CONSOLE_LOGGING),
+        HostFile("/etc/systemd/system/ringfence-xenconsoled.service", _XENCONSOLED),
         HostFile("/etc/systemd/system/libvirtd.service.d/ringfence.conf", _LIBVIRTD_AFTER_XEN),
         HostFile("/etc/systemd/system/xendomains.service.d/ringfence.conf", _NO_XENDOMAINS),
         HostFile("/etc/ringfence/console-logs.conf", _LOGROTATE),
@@ -285,10 +285,23 @@ OnBootSec={seconds}
 AccuracySec=1
 """
 
-_CONSOLE_LOGGING = """\
+_XENCONSOLED = """\
+[Unit]
+Description=Xen's console daemon, which logs what guests print
+# Without it a guest that prints waits for ever, so it is restarted. Debian's xen.service starts one and leaves it alone.
+After=xen.service
+Before=libvirtd.service
+ConditionPathExists=/proc/xen/capabilities
+
 [Service]
-Environment=XENCONSOLED_ARGS=--log=guest
+ExecStartPre=-/usr/bin/pkill -x xenconsoled
 ExecStartPre=/usr/bin/mkdir -p -m 0700 /var/log/xen/console
+ExecStart=/bin/sh -c 'exec "$(/usr/lib/xen-common/bin/xen-dir)/bin/xenconsoled" -i --log=guest --pid-file=/run/xenconsoled.pid'
+Restart=always
+RestartSec=1
+
+[Install]
+WantedBy=multi-user.target
 """
 
 _LIBVIRTD_AFTER_XEN = """\
