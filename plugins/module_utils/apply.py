@@ -57,6 +57,7 @@ class Apply:
         if step.action == KEEP:
             if definition and zone_files.read_record(self.store, step.name) is None:
                 self._await_start(step.name)  # An earlier run was killed before it knew.
+            zone_files.forget_previous(self.store, step.name)
             return
         if step.action in (REMOVE, RECREATE, RESTART):
             # As it was when the zone was started; its init ends the container after that time.

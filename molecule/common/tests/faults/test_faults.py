@@ -1,0 +1,106 @@
+"""What goes wrong in the middle of a change: the next converge ends in the declared state, and leaves nothing over."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from typing import Any
+
+import pytest
+from live import GROWN, Live
+
+_API = "/var/lib/ringfence/zones/api"
+_ENDED = "! xl domid api"
+_KILL_MODULE = "kill -KILL $(lslocks --raw --noheadings --output PID,PATH | sed -n 's, /var/lib/ringfence/lock$,,p')"
+"""The module holds this lock while it converges."""
+
+
+def _when(live: Live, condition: str, action: str) -> None:
+    """Let the host do something by itself as soon as a condition holds, for at most two minutes."""
+    script = f"for try in $(seq 600); do if {condition}; then {action}; exit; fi; sleep 0.2; done"
+    live.run(f"setsid --fork bash -c {shlex.quote(script)} >/dev/null 2>&1 </dev/null")
+
+
+def _converge_changed(live: Live, **fields: Any) -> dict[str, Any]:
+    """Converge with zone api changed."""
+    return live.converge(live.declared["web"], {**live.declared["api"], **fields}, data=GROWN)
+
+
+def _check_that_nothing_is_left(live: Live, before: dict[str, Any]) -> None:
+    """Zone web has run all the time, and of api there is what one zone has."""
+    after = live.facts("web", "api")
+    numbers = {name: number for name, number in after["domains"].items() if name != "Domain-0"}
+    assert (set(numbers), numbers["web"]) == ({"web", "api"}, before["domains"]["web"])
+    own = sorted(path for path in after["loops"].values() if re.search("/(zones|volumes)/", path))
+    assert own == [f"/var/lib/ringfence/{path}.img" for path in ("volumes/data", "volumes/www", "zones/api/writable", "zones/web/writable")]
+    assert {link for link in after["links"] if re.match("rz|vif", link)} == {"rz1", "rz2"}
+    backends = {int(found[1]) for path in after["xenstore"] if (found := re.match(r"/local/domain/0/backend/v\w+/(\d+)/", path))}
+    assert backends == set(numbers.values())
+    assert [path for path in after["files"] if "/tmp/" in path or path.endswith(".previous")] == []
+    assert after["pages"] == {"8080": "page of web", "8081": "page of api"}
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        pytest.param(_ENDED, id="when the zone has ended"),
+        pytest.param(f"test -e {_API}/initrd.previous", id="when its files are written"),
+        pytest.param(f"test -e {_API}/initrd.previous && xl domid api", id="when it starts again"),
+    ],
+)
+def test_a_converge_that_is_killed_is_completed_by_the_next(live: Live, facts: dict[str, Any], moment: str) -> None:
+    """And what the zone had on its volume is still there."""
+    live.in_zone("api", "echo synced > /srv/data/before; sync")
+    _when(live, moment, _KILL_MODULE)
+    killed = _converge_changed(live, environment={"MOMENT": moment})
+    assert killed["failed"], killed
+    completed = _converge_changed(live, environment={"MOMENT": moment})
+    assert not completed["failed"], completed
+    assert live.in_zone("api", 'printf %s "$MOMENT"; cat /srv/data/before') == f"{moment}synced\n"
+    assert not _converge_changed(live, environment={"MOMENT": moment})["changed"]
+    _check_that_nothing_is_left(live, facts)
+
+
+def test_a_libvirtd_that_dies_during_a_converge_harms_no_zone(live: Live, facts: dict[str, Any]) -> None:
+    _when(live, _ENDED, "systemctl kill --signal=KILL libvirtd.service")
+    failed = _converge_changed(live)
+    assert "libvirt" in failed.get("msg", "libvirt"), failed
+    completed = _converge_changed(live)
+    assert not completed["failed"], completed
+    _check_that_nothing_is_left(live, facts)
+
+
+def test_a_console_daemon_that_dies_comes_back_before_a_zone_has_to_wait_for_it(live: Live) -> None:
+    live.run("pkill -KILL -x xenconsoled; for try in $(seq 50); do pgrep -x xenconsoled && break; sleep 0.2; done")
+    live.in_zone("web", "wget -q -O /dev/null http://127.0.0.1/after-the-daemon || true")
+    log = live.run("for try in $(seq 50); do zonectl logs -n 5 web | grep after-the-daemon && break; sleep 0.2; done")
+    assert "GET /after-the-daemon" in log
+
+
+def test_of_two_converges_at_once_one_fails_clearly(live: Live) -> None:
+    live.run("setsid --fork flock /var/lib/ringfence/lock sleep 15 >/dev/null 2>&1 </dev/null; sleep 1")
+    refused = _converge_changed(live)
+    assert "another converge of this host is running (it holds /var/lib/ringfence/lock); run again when it has ended" in refused["msg"]
+    live.run("flock /var/lib/ringfence/lock true")
+
+
+def test_a_zone_that_ignores_its_stop_signal_is_ended(live: Live, facts: dict[str, Any]) -> None:
+    deaf = ["sh", "-c", "trap '' TERM; while :; do sleep 1; done"]
+    changed = _converge_changed(live, command=deaf, stop_grace_period="1s")
+    assert not changed["failed"], changed
+    back = _converge_changed(live)
+    assert not back["failed"], back
+    _check_that_nothing_is_left(live, facts)
+
+
+def test_a_full_disk_while_an_image_is_fetched_changes_nothing(live: Live, facts: dict[str, Any]) -> None:
+    live.run("set -- $(stat -f -c '%f %S' /); fallocate -l $(($1 * $2 - (16 << 20))) /root/filling")
+    try:
+        new = {"name": "full", "image": live.variables["spare_image"]}
+        failed = live.converge(*live.declared.values(), new, data=GROWN)
+    finally:
+        live.run("rm -f /root/filling")
+    assert "zone full: create: " in failed["msg"]
+    assert "no space left on device" in failed["msg"].lower()
+    assert {zone["name"]: zone["changed"] for zone in failed["zones"]} == {"api": False, "full": False, "web": False}
+    _check_that_nothing_is_left(live, facts)
