@@ -588,6 +588,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
         wanted = set() if fields.get("state") == "absent" else {"web"}
         assert set(host.hypervisor.domains) == wanted
         assert {path.name for path in host.store.zones.iterdir()} == wanted
+        assert list(host.store.zones.rglob("*.previous")) == []
         limit += 1
     assert limit > 2
 
