@@ -84,7 +84,9 @@ class Hypervisor:
                 definition = parse_metadata(element.text or "")
             except ValueError:
                 definition = None
-            zones[name] = Observed(name, definition, bool(domain.isActive()))
+            active = bool(domain.isActive())
+            crashed = not active and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
+            zones[name] = Observed(name, definition, active, crashed=crashed)
         return zones, foreign
 
     def modes(self) -> tuple[str, ...]:

@@ -32,12 +32,17 @@ _WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
 
 @dataclasses.dataclass(frozen=True)
 class Observed:
-    """A zone as the host has it. ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there."""
+    """A zone as the host has it.
+
+    ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
+    because its kernel panicked.
+    """
 
     name: str
     definition: Definition | None
     active: bool
     whole: bool = True
+    crashed: bool = False
 
 
 @dataclasses.dataclass(frozen=True)

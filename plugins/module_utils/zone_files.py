@@ -70,7 +70,7 @@ _XVDA = (202, 0)
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
-    rb"(?: health=(none|starting|healthy|unhealthy))?\n"
+    rb"(?: health=(none|starting|healthy|unhealthy))?(?: oom=(\d{1,9}))?\n"
 )
 
 
@@ -78,14 +78,15 @@ _RECORD = re.compile(
 class Record:
     """What a zone last said of its container.
 
-    Its state, how it exited (``None`` if it has not), how often it was restarted, and ``starting``, ``healthy``, ``unhealthy`` or
-    ``none`` if nothing checks it.
+    Its state, how it exited (``None`` if it has not), how often it was restarted; ``starting``, ``healthy``, ``unhealthy`` or ``none`` if
+    nothing checks it; and how often the zone's kernel had killed a process for lack of memory.
     """
 
     state: str
     exit_status: int | None
     restarts: int
     health: str = "none"
+    oom_kills: int = 0
 
 
 def directory(store: Store, name: str) -> Path:
@@ -190,7 +191,7 @@ def read_record(store: Store, name: str) -> Record | None:
     if not matched:
         return None
     status = None if matched[2] == b"-" else int(matched[2])
-    return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode())
+    return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode(), int(matched[5] or 0))
 
 
 def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
@@ -229,6 +230,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "record/exit": b"-\n",
         "record/restarts": b"0\n",
         "record/health": b"none\n",
+        "record/oom": b"0\n",
         "volumes": "".join(f"{line}\n" for line in _volumes(zone, image)).encode(),
         "sysctls": "".join(f"{path} {value}\n" for path, value in kernel_parameters(zone).items()).encode(),
         "etc/hostname": f"{hostname(zone)}\n".encode(),

@@ -27,6 +27,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
             "state": state(zone, record),
             "exit_status": record.exit_status if record else None,
             "restarts": record.restarts if record else 0,
+            "oom_kills": record.oom_kills if record else 0,
             "health": record.health if record and zone.active else None,
             "domain_id": hypervisor.domain_id(name),
         }
@@ -40,10 +41,12 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
 
 
 def state(zone: Observed, record: Record | None) -> str:
-    """One word for how a zone is; ``dead`` is one whose virtual machine ended without a word."""
+    """One word for how a zone is; one whose virtual machine ended without a word is ``crashed`` or, if nobody knows why, ``dead``."""
     if zone.active:
         return record.state if record else "starting"
-    return record.state if record and record.state in ("stopped", "exited", "failed") else "dead"
+    if record and record.state in ("stopped", "exited", "failed"):
+        return record.state
+    return "crashed" if zone.crashed else "dead"
 
 
 def all_volumes(store: Store, found: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -44,7 +44,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 zones:
-  description: The zones, by name. A zone whose metadata cannot be read has the first six values only.
+  description: The zones, by name. A zone whose metadata cannot be read has the first seven values only.
   type: list
   elements: dict
   returned: success
@@ -56,14 +56,18 @@ zones:
       description:
         - V(starting), the container has not been started yet; V(running); V(restarting), it has ended and is started again.
         - V(exited), the container ended and is not started again; V(stopped), the zone was asked to; V(failed), its init gave up.
-        - V(dead), the virtual machine ended without a word, by a crash of its kernel, a power cut, or because it was destroyed.
+        - V(crashed), the zone's kernel panicked; its console has the reason.
+        - V(dead), the virtual machine ended without a word, by a power cut or because it was destroyed.
       type: str
-      choices: [starting, running, restarting, exited, stopped, failed, dead]
+      choices: [starting, running, restarting, exited, stopped, failed, crashed, dead]
     exit_status:
       description: Exit status of the container, the last one if it was restarted; V(none) if it has not ended yet.
       type: int
     restarts:
       description: How often the container was restarted since the zone's start.
+      type: int
+    oom_kills:
+      description: How often the zone's kernel had killed a process for lack of memory when the container last ended.
       type: int
     health:
       description: V(starting), V(healthy) or V(unhealthy); V(none) if nothing checks it. Null if the zone does not run.

@@ -74,6 +74,7 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
         "zone/health": 0o600,
         "zone/record/exit": 0o600,
         "zone/record/health": 0o600,
+        "zone/record/oom": 0o600,
         "zone/record/restarts": 0o600,
         "zone/record/state": 0o600,
         "zone/modules/gntdev.ko": 0o600,
@@ -266,6 +267,8 @@ def test_the_domain_boots_from_the_files_that_are_written(host: Host) -> None:
         (b"state=failed exit=125 restarts=0\n" + bytes(4000), Record("failed", 125, 0)),
         (b"state=restarting exit=1 restarts=999999999\n  ", Record("restarting", 1, 999999999)),
         (b"state=stopped exit=137 restarts=0\n", Record("stopped", 137, 0)),
+        (b"state=running exit=- restarts=0 health=healthy\n", Record("running", None, 0, "healthy")),
+        (b"state=exited exit=137 restarts=0 health=none oom=2\n", Record("exited", 137, 0, "none", 2)),
     ],
 )
 def test_a_record_is_read(host: Host, written: bytes, record: Record) -> None:

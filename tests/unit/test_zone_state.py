@@ -49,6 +49,12 @@ def test_a_zone_has_one_state(active: bool, said: str | None, state: str) -> Non
     assert zone_state.state(Observed("web", None, active), record) == state
 
 
+@pytest.mark.parametrize(("said", "state"), [("running", "crashed"), ("stopped", "stopped"), (None, "crashed")])
+def test_a_zone_whose_kernel_panicked_is_told_from_one_that_ended(said: str | None, state: str) -> None:
+    record = Record(said, None, 0) if said else None
+    assert zone_state.state(Observed("web", None, active=False, crashed=True), record) == state
+
+
 def _info(host: Host, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     with patch_module_args({"store": str(host.store.root)}), pytest.raises(SystemExit):
         zone_info.main()
@@ -100,4 +106,4 @@ def test_a_zone_with_damaged_metadata_is_told(host: Host, capsys: pytest.Capture
     domain = host.hypervisor.domains["web"]
     domain.xml = domain.xml.replace('"image"', '"imge"')
     zone = _info(host, capsys)["zones"][0]
-    assert (zone["name"], zone["state"], len(zone)) == ("web", "running", 6)
+    assert (zone["name"], zone["state"], len(zone)) == ("web", "running", 7)

@@ -104,3 +104,15 @@ def test_a_full_disk_while_an_image_is_fetched_changes_nothing(live: Live, facts
     assert "no space left on device" in failed["msg"].lower()
     assert {zone["name"]: zone["changed"] for zone in failed["zones"]} == {"api": False, "full": False, "web": False}
     _check_that_nothing_is_left(live, facts)
+
+
+def test_a_zone_whose_kernel_panics_starts_again(live: Live, facts: dict[str, Any]) -> None:
+    into = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ProxyCommand='zonectl connect api' root@api"
+    before = live.run("xl domid api")
+    live.run(f"timeout 20 {into} 'echo c > /proc/sysrq-trigger' </dev/null || true")
+    live.run(
+        f'for try in $(seq 300); do [ "$(xl domid api 2>/dev/null || echo {before.strip()})" = {before.strip()} ] || break; sleep 0.2; done'
+    )
+    assert live.run("zonectl logs -n 400 api | grep -c 'Kernel panic - not syncing: sysrq triggered crash'").strip() == "1"
+    assert not _converge_changed(live)["changed"]
+    _check_that_nothing_is_left(live, facts)
