@@ -125,9 +125,11 @@ class _Converge:
         self.apply = Apply(store, hypervisor, secrets, policy.start_timeout)
         self.resolved: dict[str, registry.Resolved] = {}
         self.kernels: dict[str, Kernel] = {}
+        self.domains: dict[str, int | None] = {}
 
     def run(self, zones: list[Zone], declared: list[Volume], *, check: bool) -> Report:
         observed, foreign = self.hypervisor.observe()
+        self.domains = {name: zone.domain_id for name, zone in observed.items()}
         observed = {name: dataclasses.replace(zone, whole=zone_files.whole(self.store, name)) for name, zone in observed.items()}
         wanted = [zone for zone in zones if zone.state == "present"]
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
@@ -334,7 +336,7 @@ class _Converge:
             result.update(
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),
-                domain_id=self.hypervisor.domain_id(step.name),
+                domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
             )
         return result
 

@@ -84,9 +84,10 @@ class Hypervisor:
                 definition = parse_metadata(element.text or "")
             except ValueError:
                 definition = None
-            active = bool(domain.isActive())
-            crashed = not active and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
-            zones[name] = Observed(name, definition, active, crashed=crashed)
+            # Known from the list: to ask for it would be a call for each domain.
+            number = domain.ID() if domain.ID() != -1 else None
+            crashed = number is None and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
+            zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number)
         return zones, foreign
 
     def modes(self) -> tuple[str, ...]:
@@ -114,7 +115,7 @@ class Hypervisor:
         zones, _foreign = self.observe()
         if name not in zones:
             raise RingfenceError(f"zone {name}: not on this host; its zones are: {', '.join(sorted(zones)) or 'none'}")
-        number = self.domain_id(name)
+        number = zones[name].domain_id
         if number is None:
             raise RingfenceError(f"zone {name}: does not run; start it by converging it")
         return number

@@ -35,7 +35,7 @@ class Observed:
     """A zone as the host has it.
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
-    because its kernel panicked.
+    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Observed:
     active: bool
     whole: bool = True
     crashed: bool = False
+    domain_id: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)

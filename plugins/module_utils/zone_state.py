@@ -29,7 +29,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
             "restarts": record.restarts if record else 0,
             "oom_kills": record.oom_kills if record else 0,
             "health": record.health if record and zone.active else None,
-            "domain_id": hypervisor.domain_id(name),
+            "domain_id": zone.domain_id,
         }
         if zone.definition:
             result.update(shown(fields(zone.definition)))

@@ -115,7 +115,7 @@ class Hypervisor:
                 definition = parse_metadata(text)
             except ValueError:
                 definition = None
-            zones[name] = Observed(name, definition, domain.number is not None)
+            zones[name] = Observed(name, definition, domain.number is not None, domain_id=domain.number)
         return zones, self.foreign
 
     def modes(self) -> tuple[str, ...]:
