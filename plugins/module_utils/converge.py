@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import (
+    env_files,
     firewall,
     images,
     kernels,
@@ -93,6 +94,7 @@ def converge(
     :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
     """
     zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
+    zones = env_files.merged(zones)
     if check and not booted_into_xen():
         return _preview(store, zones, declared_sizes)
     if check:

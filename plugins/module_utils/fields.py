@@ -65,6 +65,14 @@ class Rejected(Exception):
     """A value that a field does not accept; the message says what it does accept."""
 
 
+@dataclass(frozen=True)
+class EnvFile:
+    """A file of variables on the host. One that is not ``required`` may be missing."""
+
+    path: str
+    required: bool = True
+
+
 @dataclass(frozen=True, order=True)
 class Port:
     """A published port: what reaches ``host`` on the host goes to ``zone`` in the zone."""
@@ -217,6 +225,20 @@ def environment(value: Any) -> dict[str, str]:
         if isinstance(content, bool) or not isinstance(content, (str, int, float)) or "\0" in str(content):
             raise Rejected(f"{accepted}; {name} is a {type(content).__name__}")
     return {name: str(value[name]) for name in sorted(value)}
+
+
+def env_files(value: Any) -> tuple[EnvFile, ...]:
+    """Files of variables, in the order in which they are read."""
+    accepted = "an absolute path on the host, or a list of paths or of {path: /file, required: false}"
+    files = []
+    for entry in value if isinstance(value, list) else [value]:
+        given = {"path": entry} if isinstance(entry, str) else entry
+        if not isinstance(given, dict) or not set(given) <= {"path", "required"} or not isinstance(given.get("required", True), bool):
+            raise Rejected(accepted)
+        if not isinstance(given.get("path"), str) or not given["path"].startswith("/") or "\0" in given["path"]:
+            raise Rejected(accepted)
+        files.append(EnvFile(**given))
+    return tuple(files)
 
 
 def ports(value: Any) -> tuple[Port, ...]:

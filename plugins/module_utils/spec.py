@@ -16,7 +16,7 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import EnvFile, Healthcheck, Mount, Networks, Port, Secret
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class Zone:
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     environment: dict[str, str] = field(default_factory=dict)
+    env_file: tuple[EnvFile, ...] = ()
     ports: tuple[Port, ...] = ()
     restart: str = "no"
     user: str | None = None
@@ -82,6 +83,7 @@ FIELDS: dict[str, Field] = {
     "entrypoint": Field(fields.words, "restart"),
     "command": Field(fields.words, "restart"),
     "environment": Field(fields.environment, "restart"),
+    "env_file": Field(fields.env_files, "identity"),
     "ports": Field(fields.ports, "live"),
     "restart": Field(fields.restart, "restart"),
     "user": Field(fields.user, "restart"),

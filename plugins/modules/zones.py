@@ -32,6 +32,8 @@ options:
       - "C(cpus): virtual CPUs, 1 to 64. Default V(1). A change restarts the zone."
       - "C(entrypoint), C(command): lists of strings, as in Compose. A change restarts the zone."
       - "C(environment): a mapping, or a list of C(NAME=value). A change restarts the zone."
+      - "C(env_file): an absolute path on the host, or a list of paths or of C({path: /file, required: false}), in Compose's format. What
+        the files hold is laid under C(environment), and a change in them is one of C(environment)."
       - "C(ports): a list of C(HOST:ZONE) or C(HOST:ZONE/udp). A change is applied while the zone runs."
       - "C(restart): V(no) (default), V(on-failure), C(on-failure:COUNT), V(always) or V(unless-stopped). With the last two the zone
         starts with the host. A change restarts the zone."

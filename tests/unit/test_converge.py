@@ -832,3 +832,18 @@ def test_check_mode_makes_no_volume(host: Host) -> None:
     report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA, check=True)
     assert (report.changed, report.volumes[0]["action"]) == (True, "create")
     assert not host.store.volumes.exists()
+
+
+def test_variables_from_files_of_the_host_are_compared_with_what_the_zone_has(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "web.env"
+    file.write_text("A=1\n")
+    declared = _zone(env_file=str(file), environment={"B": "1"})
+    host.converge(declared)
+    assert host.hypervisor.observe()[0]["web"].definition.zone.environment == {"A": "1", "B": "1"}  # type: ignore[union-attr]
+    assert not host.converge(declared).changed
+    file.write_text("A=2\n")
+    report = host.converge(declared)
+    assert (_actions(report), report.zones[0]["reasons"]) == ({"web": "restart"}, ["environment A"])
+    file.unlink()
+    with pytest.raises(InvalidDeclaration, match="is not on this host"):
+        host.converge(declared)
