@@ -124,6 +124,8 @@ def of_zone(zone: dict[str, Any], host: str, to_zone: list[str]) -> dict[str, An
         "ansible_user": "container",
         "ansible_become": False,
         "ansible_ssh_args": f"{_INTO_ZONE} -o {shlex.quote(f'ProxyCommand={proxy}')}",
+        # It may have to wait for another connection's end.
+        "ansible_ssh_timeout": 60,
         "ansible_ssh_common_args": "",
         "ansible_ssh_extra_args": "",
         "ansible_ssh_transfer_method": "piped",
