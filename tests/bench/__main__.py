@@ -67,6 +67,7 @@ def _table(results: dict[str, Any]) -> str:
         rows.append((f"zone start, {mode}: to the first output, s", f"{zone:.1f}", f"{bare:.1f}", f"{zone / bare:.2f}", "≤ 1.5"))
         taken = (found["bare_available_kib"] - found["zone_available_kib"]) / 1024
         rows.append((f"zone memory, {mode}: above a do-nothing init, MiB", f"{taken:.1f}", "0", "", "≤ 6"))
+        rows.append((f"memory of the host for one zone, {mode}, MiB", f"{found['host_kib_for_zone'] / 1024:.1f}", "0", "", "≤ 3"))
     rows.append(("zone base, MB", f"{results['base_bytes'] / 1e6:.1f}", "", "", "≤ 10"))
     rows.append(("site on a converged host: tasks", str(results["site_tasks"]), "", "", "≤ 15"))
     rows.append(("site on a converged host: changed", str(results["site_changed"]), "", "", "0"))

@@ -39,7 +39,7 @@ def main() -> None:
         raise SystemExit(f"{name} has no kernel")
     configuration = _bare_domain(os.findtext("kernel") or "", os.findtext("cmdline") or "", "pvh" in (os.findtext("type") or ""))
     zone_seconds, bare_seconds = [], []
-    zone_memory = bare_memory = 0
+    zone_memory = bare_memory = taken = 0
     for _round in range(rounds):
         subprocess.run(["xl", "destroy", "bench-bare"], stderr=subprocess.DEVNULL, check=False)
         log = _Console("bench-bare")
@@ -50,12 +50,14 @@ def main() -> None:
         subprocess.run(["xl", "destroy", "bench-bare"], check=True)
         time.sleep(3)
         _stop(domain)
+        free = _available_of_host()
         log = _Console(name)
         started = time.monotonic()
         domain.create()
         log.wait_for_mark()
         zone_seconds.append(time.monotonic() - started)
         zone_memory = log.wait_for_mark()
+        taken = free - _available_of_host()
     _stop(domain)
     print(
         json.dumps(
@@ -64,9 +66,19 @@ def main() -> None:
                 "bare_start_seconds": statistics.mean(bare_seconds),
                 "zone_available_kib": zone_memory,
                 "bare_available_kib": bare_memory,
+                "host_kib_for_zone": taken,
             }
         )
     )
+
+
+def _available_of_host() -> int:
+    """KiB that the host's own system has for programs, without what it only keeps in its caches."""
+    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+    matched = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    if matched is None:
+        raise SystemExit("/proc/meminfo has no MemAvailable")
+    return int(matched[1])
 
 
 def _stop(domain: libvirt.virDomain) -> None:
