@@ -288,15 +288,16 @@ AccuracySec=1
 _XENCONSOLED = """\
 [Unit]
 Description=Xen's console daemon, which logs what guests print
-# Without it a guest that prints waits for ever, so it is restarted. Debian's xen.service starts one and leaves it alone.
+# Without it a guest that prints waits for ever, so it is restarted. Debian's xen.service starts one, which gives way to this one.
 After=xen.service
+PartOf=xen.service
 Before=libvirtd.service
 ConditionPathExists=/proc/xen/capabilities
 
 [Service]
 ExecStartPre=-/usr/bin/pkill -x xenconsoled
 ExecStartPre=/usr/bin/mkdir -p -m 0700 /var/log/xen/console
-ExecStart=/bin/sh -c 'exec "$(/usr/lib/xen-common/bin/xen-dir)/bin/xenconsoled" -i --log=guest --pid-file=/run/xenconsoled.pid'
+ExecStart=/bin/sh -c 'exec "$(/usr/lib/xen-common/bin/xen-dir)/bin/xenconsoled" -i --log=guest'
 Restart=always
 RestartSec=1
 
