@@ -116,3 +116,20 @@ def test_a_zone_whose_kernel_panics_starts_again(live: Live, facts: dict[str, An
     assert live.run("zonectl logs -n 400 api | grep -c 'Kernel panic - not syncing: sysrq triggered crash'").strip() == "1"
     assert not _converge_changed(live)["changed"]
     _check_that_nothing_is_left(live, facts)
+
+
+def test_a_clock_that_jumps_changes_nothing(live: Live) -> None:
+    live.run("date --set='+1 day' >/dev/null")
+    try:
+        unchanged = _converge_changed(live)
+    finally:
+        live.run("date --set='-1 day' >/dev/null")
+    assert (unchanged["failed"], unchanged["changed"]) == (False, False), unchanged
+
+
+def test_a_flood_of_output_fills_no_disk_and_stops_no_other_zone(live: Live) -> None:
+    """In half a minute; each full minute, the logs are rotated."""
+    live.in_zone("api", "timeout 30 sh -c 'yes flood > /proc/1/fd/1' || true")
+    assert live.page_from_outside() == "page of web"
+    size = int(live.run("du --summarize --block-size=1 /var/log/xen/console").split()[0])
+    assert size < 16 << 20
