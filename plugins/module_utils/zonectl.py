@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -26,6 +27,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT,
 _STEP = 1 << 16
 """Bytes of a log that are read at once."""
 _POLL = 0.5
+
+_OF_KERNEL = re.compile(r"\[ *\d+\.\d{6}\] |ringfence: ")
+"""How lines of a zone's kernel, and of its boot and init, begin (Linux with printk.time, Debian's default)."""
 
 _COLUMNS = ("name", "state", "health", "restarts", "virtualization", "memory", "address", "ports", "kernel_release", "image")
 
@@ -55,15 +59,23 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
-def lines_of(log: Path, last: int, *, follow: bool) -> Iterator[str]:
-    """The last lines of a log that a zone wrote, fit for a terminal; with ``follow`` also those that come, past its rotation."""
+def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = None) -> Iterator[str]:
+    """The last lines of a log that a zone wrote, fit for a terminal; with ``follow`` also those that come, past its rotation.
+
+    :param of_kernel: only the kernel's lines, or only the container's; ``None`` for all. The zone wrote both, so this is for reading,
+        and proves nothing.
+    """
+
+    def wanted(line: str) -> bool:
+        return of_kernel in (None, bool(_OF_KERNEL.match(line)))
+
     try:
         handle = log.open("rb")
     except FileNotFoundError:
         raise RingfenceError(f"there is no log yet at {log}") from None
     with handle:
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
-        yield from [_line(line) for line in handle.read().splitlines()[-last:]]
+        yield from [line for line in map(_line, handle.read().splitlines()) if wanted(line)][-last:]
         rest = b""
         while follow:
             if handle.tell() > log.stat().st_size:
@@ -73,7 +85,7 @@ def lines_of(log: Path, last: int, *, follow: bool) -> Iterator[str]:
             if not chunk:
                 time.sleep(_POLL)
             *whole, rest = (rest + chunk).split(b"\n")
-            yield from map(_line, whole)
+            yield from filter(wanted, map(_line, whole))
 
 
 def _line(line: bytes) -> str:
@@ -102,6 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     add("inspect", _inspect, "show all that is known of a zone, as JSON")
     logs = add("logs", _logs, "show what a zone's kernel and container have printed")
     logs.add_argument("-f", "--follow", action="store_true", help="go on with what comes")
+    kinds = logs.add_mutually_exclusive_group()
+    kinds.add_argument("-k", "--kernel", action="store_const", dest="of_kernel", const=True, help="only of its kernel and its init")
+    kinds.add_argument("-c", "--container", action="store_const", dest="of_kernel", const=False, help="only of its container")
     logs.add_argument("-n", "--lines", type=int, default=100, metavar="N", help="the last N lines; default 100")
     execute = add("exec", _exec, "run a command in a zone's container")
     execute.add_argument("-i", "--interactive", action="store_true", help="pass standard input on")
@@ -151,7 +166,7 @@ def _inspect(options: argparse.Namespace) -> int:
 
 def _logs(options: argparse.Namespace) -> int:
     _zone(options)
-    for line in lines_of(console_log(options.zone), max(1, options.lines), follow=options.follow):
+    for line in lines_of(console_log(options.zone), max(1, options.lines), follow=options.follow, of_kernel=options.of_kernel):
         _say(line)
     return 0
 

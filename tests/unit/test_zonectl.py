@@ -109,6 +109,16 @@ def test_logs_cannot_reach_the_terminal(host: Host, tmp_path: Path, capsys: pyte
     assert capsys.readouterr().out == "two \\x1b[2J\\x07\nthree \ufffd\\u202e\n"
 
 
+@pytest.mark.parametrize(("option", "shown"), [([], "ko[rc"), (["-k"], "kr"), (["--container"], "o[c")])
+def test_lines_of_kernel_and_container_are_shown_apart(
+    host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str], shown: str
+) -> None:
+    assert host.hypervisor.domains
+    (tmp_path / "guest-web.log").write_bytes(b"[    0.123456] k\r\no\n[12.5] [\nringfence: init: r\nc\n")
+    assert zonectl.main(["logs", *option, "web"]) == 0
+    assert "".join(line[-1] for line in capsys.readouterr().out.splitlines()) == shown
+
+
 def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zonectl, "_POLL", 0.01)
     log = tmp_path / "log"
