@@ -133,3 +133,11 @@ def test_a_flood_of_output_fills_no_disk_and_stops_no_other_zone(live: Live) -> 
     assert live.page_from_outside() == "page of web"
     size = int(live.run("du --summarize --block-size=1 /var/log/xen/console").split()[0])
     assert size < 16 << 20
+
+
+def test_no_zone_starts_without_its_rules(live: Live, facts: dict[str, Any]) -> None:
+    refused = live.host.run("nft delete table inet ringfence; zonectl restart api")
+    assert (refused.rc, "the nftables table inet ringfence is not loaded" in refused.stderr) == (1, True), refused
+    completed = _converge_changed(live)
+    assert (completed["failed"], [zone["action"] for zone in completed["zones"]]) == (False, ["start", "keep"]), completed
+    _check_that_nothing_is_left(live, facts)
