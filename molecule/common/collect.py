@@ -99,7 +99,7 @@ print(
                 str(path): [path.stat().st_size, path.stat().st_mtime]
                 for path in STORE.glob("**/*")
                 # The first is written by its zone, the second by everyone.
-                if path.is_file() and path.name not in ("writable.img", "lock") and path.parent.name != "volumes"
+                if path.is_file() and not path.name.startswith(("writable-", "lock")) and path.parent.name != "volumes"
             },
             "volumes": {path.stem: path.stat().st_size for path in STORE.glob("volumes/*.img")},
             "zones": sorted(path.name for path in STORE.glob("zones/*")),

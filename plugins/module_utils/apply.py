@@ -55,9 +55,10 @@ class Apply:
         """
         definition = step.definition
         if step.action == KEEP:
-            if definition and zone_files.read_record(self.store, step.name) is None:
-                self._await_start(step.name)  # An earlier run was killed before it knew.
-            zone_files.forget_previous(self.store, step.name)
+            if before:
+                if zone_files.read_record(self.store, before) is None:
+                    self._await_start(before)  # An earlier run was killed before it knew.
+                zone_files.tidy(self.store, before)
             return
         if step.action in (REMOVE, RECREATE, RESTART):
             # As it was when the zone was started; its init ends the container after that time.
@@ -70,15 +71,15 @@ class Apply:
             self._define(definition, self._parts(definition))
         elif definition:
             try:
-                zone_files.set_aside(self.store, step.name, writable=step.action in (CREATE, RECREATE))
                 parts = self._parts(definition)
-                self._write(definition, parts)
+                zone_files.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
+                zone_files.make_writable(self.store, definition, fresh=step.action in (CREATE, RECREATE))
                 self._start(definition, parts)
             except (RingfenceError, OSError) as error:
                 if before is None:
                     raise
                 self._take_back(step, before, str(error))
-            zone_files.forget_previous(self.store, step.name)
+            zone_files.tidy(self.store, definition)
 
     def refusal(self, step: Step) -> str | None:
         """Why a change is not tried again: it was taken back before, and the declaration is still the same."""
@@ -106,22 +107,17 @@ class Apply:
         xml = domain_xml(definition, files, self.hypervisor.uuid(definition.zone.name))
         self.hypervisor.define(xml, autostart=starts_with_host(definition.zone))
 
-    def _write(self, definition: Definition, parts: _Parts) -> None:
-        zone_files.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
-        zone_files.make_writable(self.store, definition.zone.name)
-
     def _start(self, definition: Definition, parts: _Parts) -> None:
-        name = definition.zone.name
         self._define(definition, parts)
-        zone_files.forget_record(self.store, name)
-        self.hypervisor.start(name)
-        self._await_start(name)
+        zone_files.forget_record(self.store, definition)
+        self.hypervisor.start(definition.zone.name)
+        self._await_start(definition)
 
     def _take_back(self, step: Step, before: Definition, error: str) -> None:
         """Start the zone as it was; what failed is written down, so that it is not tried again and again."""
         try:
-            zone_files.restore(self.store, step.name)
             self._start(before, self._parts(before))
+            zone_files.tidy(self.store, before)
         except (RingfenceError, OSError) as second:
             raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
         if step.definition:
@@ -129,22 +125,23 @@ class Apply:
             write_atomically(self._refused(step.name), json.dumps(refused).encode())
         raise TakenBack(f"{error}; the zone runs as before")
 
-    def _await_start(self, name: str) -> None:
+    def _await_start(self, definition: Definition) -> None:
         """Return when the container has been started, and is healthy if it is checked; a zone that ended already has run."""
         try:
-            self._watch(name)
+            self._watch(definition)
         except RingfenceError as error:
+            name = definition.zone.name
             # Else the next run would find it running, and call it converged.
             self.hypervisor.end(name)
             raise RingfenceError(f"{error}; the last lines of its console: {_console_tail(name)}") from None
 
-    def _watch(self, name: str) -> None:
+    def _watch(self, definition: Definition) -> None:
         deadline = time.monotonic() + self.start_timeout
         record = None
         while time.monotonic() < deadline:
             # First: what has ended may have written its record before.
-            ended = self.hypervisor.domain_id(name) is None
-            record = zone_files.read_record(self.store, name)
+            ended = self.hypervisor.domain_id(definition.zone.name) is None
+            record = zone_files.read_record(self.store, definition)
             if record and record.state == "failed":
                 raise RingfenceError("its init gave up")
             if record and record.health == "unhealthy":

@@ -132,7 +132,9 @@ class _Converge:
     def run(self, zones: list[Zone], declared: list[Volume], *, check: bool) -> Report:
         observed, foreign = self.hypervisor.observe()
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
-        observed = {name: dataclasses.replace(zone, whole=zone_files.whole(self.store, name)) for name, zone in observed.items()}
+        for name, zone in observed.items():
+            if zone.definition and not zone_files.whole(self.store, zone.definition):
+                observed[name] = dataclasses.replace(zone, whole=False)
         wanted = [zone for zone in zones if zone.state == "present"]
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])

@@ -9,6 +9,7 @@ is in the initrd cannot be changed from inside, so that a restart always begins 
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import json
 import os
@@ -37,16 +38,13 @@ from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import
     runtime_config,
     word,
 )
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
 POWER_OFF = 5
 """Seconds that a zone has to power off once its container has ended."""
-
-_WRITABLE = "writable.img"
-_INITRD = "initrd"
-_PREVIOUS = ".previous"
 
 _BLOCK = 4096
 _WRITABLE_BLOCKS = 1024 * 1024 * 1024 // _BLOCK
@@ -94,18 +92,32 @@ def directory(store: Store, name: str) -> Path:
     return store.zones / name
 
 
+def initrd(store: Store, definition: Definition) -> Path:
+    """Where the initrd of a definition is.
+
+    Each has a name of its own, so that what a zone is defined to be and what it boots cannot differ, whenever a run is killed.
+    """
+    # What has no value is left out, so that a field which a later version adds is no difference.
+    told = {name: value for name, value in fields(definition).items() if value and (name not in FIELDS or FIELDS[name].change != "live")}
+    identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
+    return directory(store, definition.zone.name) / f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def writable(store: Store, definition: Definition) -> Path:
+    """Where the writable layer of a zone over this image is."""
+    return directory(store, definition.zone.name) / f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
+
+
 def files(store: Store, definition: Definition, kernel_directory: Path, image: Path, base: Path) -> Files:
     """The files that the domain of a zone refers to."""
-    own = directory(store, definition.zone.name)
-    disks = [(base, False), (image, False), (own / _WRITABLE, True)]
+    disks = [(base, False), (image, False), (writable(store, definition), True)]
     disks += [(volumes.path(store, mount.volume), not mount.read_only) for mount in definition.zone.volumes]
-    return Files(kernel_directory / "vmlinux", own / _INITRD, tuple(disks))
+    return Files(kernel_directory / "vmlinux", initrd(store, definition), tuple(disks))
 
 
-def whole(store: Store, name: str) -> bool:
+def whole(store: Store, definition: Definition) -> bool:
     """Whether a zone's own files are there."""
-    own = directory(store, name)
-    return (own / _INITRD).is_file() and (own / _WRITABLE).is_file()
+    return initrd(store, definition).is_file() and writable(store, definition).is_file()
 
 
 def container(zone: Zone, image: Image, runtime: Runtime) -> dict[str, Any]:
@@ -121,18 +133,19 @@ def write(store: Store, definition: Definition, kernel: Kernel, image: Image, ru
 
     :param secrets: the contents of its secrets by name; they are nowhere else on the host.
     """
-    own = directory(store, definition.zone.name)
-    own.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(own / _INITRD, _initrd(definition, kernel, image, runtime, secrets))
+    directory(store, definition.zone.name).mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_atomically(initrd(store, definition), _initrd(definition, kernel, image, runtime, secrets))
 
 
-def make_writable(store: Store, name: str) -> None:
-    """Make the writable layer of a zone that has none."""
-    own = directory(store, name)
-    writable = own / _WRITABLE
-    if not writable.exists():
+def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
+    """Make the writable layer of a zone, unless it has one.
+
+    :param fresh: make it in any case.
+    """
+    layer = writable(store, definition)
+    if fresh or not layer.exists():
         with store.workspace() as workspace:
-            new = workspace / _WRITABLE
+            new = workspace / layer.name
             with open(new, "wb") as handle:
                 os.fchmod(handle.fileno(), 0o600)
                 handle.truncate((_WRITABLE_BLOCKS + 1) * _BLOCK)
@@ -140,32 +153,16 @@ def make_writable(store: Store, name: str) -> None:
             for part in ("upper", "work"):
                 (tree / part).mkdir(parents=True)
             run([*_MKFS, "-d", str(tree), str(new), str(_WRITABLE_BLOCKS)])
-            os.rename(new, writable)
+            os.replace(new, layer)
 
 
-def set_aside(store: Store, name: str, *, writable: bool) -> None:
-    """Keep what a zone runs with, until it is sure that it runs with something else; the initrd is there all the time.
-
-    :param writable: what the container has written over its image too, so that the zone begins with a fresh layer.
-    """
-    own = directory(store, name)
-    if (own / _INITRD).exists():
-        (own / (_INITRD + _PREVIOUS)).unlink(missing_ok=True)
-        os.link(own / _INITRD, own / (_INITRD + _PREVIOUS))
-    if writable and (own / _WRITABLE).exists():
-        os.replace(own / _WRITABLE, own / (_WRITABLE + _PREVIOUS))
-
-
-def restore(store: Store, name: str) -> None:
-    """Take what was set aside again."""
-    for previous in directory(store, name).glob(f"*{_PREVIOUS}"):
-        os.replace(previous, previous.with_name(previous.name.removesuffix(_PREVIOUS)))
-
-
-def forget_previous(store: Store, name: str) -> None:
-    """Delete what was set aside."""
-    for previous in directory(store, name).glob(f"*{_PREVIOUS}"):
-        previous.unlink()
+def tidy(store: Store, definition: Definition) -> None:
+    """Delete the files of a zone that this definition does not use: those of one before it, or of a run that was killed."""
+    used = {initrd(store, definition), writable(store, definition)}
+    for pattern in ("initrd-*", "writable-*"):
+        for path in directory(store, definition.zone.name).glob(pattern):
+            if path not in used:
+                path.unlink()
 
 
 def remove(store: Store, name: str) -> None:
@@ -173,17 +170,17 @@ def remove(store: Store, name: str) -> None:
     shutil.rmtree(directory(store, name), ignore_errors=True)
 
 
-def forget_record(store: Store, name: str) -> None:
+def forget_record(store: Store, definition: Definition) -> None:
     """Clear the record before a start, so that what is read later is of this start."""
-    with open(directory(store, name) / _WRITABLE, "r+b") as handle:
+    with open(writable(store, definition), "r+b") as handle:
         handle.seek(_WRITABLE_BLOCKS * _BLOCK)
         handle.write(bytes(_BLOCK))
 
 
-def read_record(store: Store, name: str) -> Record | None:
+def read_record(store: Store, definition: Definition) -> Record | None:
     """The zone's record; ``None`` if it has written none that is well-formed. The zone wrote it, so nothing else of it is believed."""
     try:
-        with open(directory(store, name) / _WRITABLE, "rb") as handle:
+        with open(writable(store, definition), "rb") as handle:
             handle.seek(_WRITABLE_BLOCKS * _BLOCK)
             matched = _RECORD.match(handle.read(_BLOCK))
     except OSError:

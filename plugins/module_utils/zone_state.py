@@ -13,6 +13,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observ
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
 
+_UNREADABLE = Record("running", None, 0)
+"""Of a zone whose metadata cannot be read, so that nobody knows where its record is."""
+
 
 def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
     """Every zone of the host, by name, as the module ``zone_info`` returns it."""
@@ -21,7 +24,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
     releases = {kernel.digest: kernel.release for kernel in kernels.deployed(store).values()}
     found = []
     for name, zone in sorted(observed.items()):
-        record = zone_files.read_record(store, name)
+        record = zone_files.read_record(store, zone.definition) if zone.definition else _UNREADABLE
         result: dict[str, Any] = {
             "name": name,
             "state": state(zone, record),

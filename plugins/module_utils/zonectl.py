@@ -187,8 +187,12 @@ def _connect(options: argparse.Namespace) -> int:
 def _start(options: argparse.Namespace) -> int:
     if _zone(options)["domain_id"] is not None:
         raise RingfenceError(f"zone {options.zone}: it runs")
-    zone_files.forget_record(options.store, options.zone)
-    Hypervisor().start(options.zone)
+    hypervisor = Hypervisor()
+    definition = hypervisor.observe()[0][options.zone].definition
+    if definition is None:
+        raise RingfenceError(f"zone {options.zone}: its metadata cannot be read; the next converge makes it anew")
+    zone_files.forget_record(options.store, definition)
+    hypervisor.start(options.zone)
     return 0
 
 

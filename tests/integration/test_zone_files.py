@@ -24,8 +24,8 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     definition = Definition(Zone(name="web", image="web"), digest("1"), digest("a"), "pv", digest("e"), 1)
     kernel = kernels.deployed(host.store)["stable"]
     zone_files.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store), {})
-    zone_files.make_writable(host.store, "web")
-    layer = host.store.zones / "web" / "writable.img"
+    zone_files.make_writable(host.store, definition, fresh=False)
+    layer = made_up_host.only(host.store, "web", "writable")
 
     described = subprocess.run(["dumpe2fs", "-h", str(layer)], capture_output=True, check=True).stdout.decode()
     values = dict(line.split(":", 1) for line in described.splitlines() if ":" in line)
@@ -34,6 +34,6 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     assert layer.stat().st_blocks * 512 < 8 * 1024 * 1024
 
     made_up_host.write_record(host.store, "web", b"ringfence-record-1 state=exited exit=3 restarts=1\n")
-    assert zone_files.read_record(host.store, "web") == Record("exited", 3, 1)
-    zone_files.forget_record(host.store, "web")
+    assert zone_files.read_record(host.store, definition) == Record("exited", 3, 1)
+    zone_files.forget_record(host.store, definition)
     subprocess.run(["e2fsck", "-fn", str(layer)], capture_output=True, check=True)

@@ -144,7 +144,9 @@ class Hypervisor:
             raise RingfenceError("it runs")
         self.domains[name].number = len(self.calls)
         said = self.said.get(name, RECORD % (b"running", b"-"))
-        write_record(self.store, name, said)
+        root = ET.fromstring(self.domains[name].xml)
+        (layer,) = (disk.attrib["file"] for disk in root.iterfind("devices/disk/source") if "/writable-" in disk.attrib["file"])
+        _write_record(Path(layer), said)
 
     def stop(self, name: str, grace: float) -> None:
         if name in self.domains and self.domains[name].number is not None:
@@ -161,9 +163,19 @@ class Hypervisor:
             del self.domains[name]
 
 
+def only(store: Store, zone: str, kind: str) -> Path:
+    """The one file of a kind, ``initrd`` or ``writable``, that a zone has."""
+    (found,) = (store.zones / zone).glob(f"{kind}-*")
+    return found
+
+
 def write_record(store: Store, name: str, content: bytes) -> None:
     """Write into the block of a zone's writable layer that is the zone's record."""
-    with open(store.zones / name / "writable.img", "r+b") as handle:
+    _write_record(only(store, name, "writable"), content)
+
+
+def _write_record(layer: Path, content: bytes) -> None:
+    with open(layer, "r+b") as handle:
         handle.seek(1024 * 1024 * 1024)
         handle.write(content)
 

@@ -109,22 +109,21 @@ def test_converging_again_changes_nothing_and_asks_no_registry(host: Host) -> No
 )
 def test_a_change_is_made_as_gently_as_it_can_be(host: Host, fields: dict[str, Any], action: str, calls: list[str]) -> None:
     host.converge(_zone())
-    written = host.store.zones / "web" / "writable.img"
-    made = written.stat().st_ino
+    made = made_up_host.only(host.store, "web", "writable").stat().st_ino
     host.hypervisor.calls.clear()
     assert _actions(host.converge(_zone(**fields))) == {"web": action}
     assert host.hypervisor.calls == calls
-    assert (written.stat().st_ino == made) is (action != "recreate")
+    assert (made_up_host.only(host.store, "web", "writable").stat().st_ino == made) is (action != "recreate")
     assert not host.converge(_zone(**fields)).changed
 
 
 def test_a_zone_that_has_ended_is_started_with_what_it_wrote(host: Host) -> None:
     host.converge(_zone())
     host.hypervisor.domains["web"].number = None
-    made = (host.store.zones / "web" / "writable.img").stat().st_ino
+    made = made_up_host.only(host.store, "web", "writable").stat().st_ino
     made_up_host.add_runtime(host.store, "f")
     assert _actions(host.converge(_zone())) == {"web": "start"}
-    assert (host.store.zones / "web" / "writable.img").stat().st_ino == made
+    assert made_up_host.only(host.store, "web", "writable").stat().st_ino == made
     assert host.hypervisor.observe()[0]["web"].definition.runtime == digest("f")  # type: ignore[union-attr]
 
 
@@ -136,7 +135,7 @@ def test_a_new_zone_base_alone_changes_nothing(host: Host) -> None:
 
 def test_a_zone_whose_files_are_lost_is_made_anew(host: Host) -> None:
     host.converge(_zone())
-    (host.store.zones / "web" / "initrd").unlink()
+    made_up_host.only(host.store, "web", "initrd").unlink()
     report = host.converge(_zone())
     assert (report.zones[0]["action"], report.zones[0]["reasons"]) == ("recreate", ["files of it are missing"])
     assert not host.converge(_zone()).changed
@@ -542,8 +541,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
     """Killed at the first, second, … step that changes something, until there is none left at which it could be."""
     steps = ["hypervisor.stop", "hypervisor.undefine", "hypervisor.define", "hypervisor.start"]
     steps += [
-        "zone_files.set_aside",
-        "zone_files.forget_previous",
+        "zone_files.tidy",
         "zone_files.write",
         "zone_files.make_writable",
         "zone_files.forget_record",
@@ -588,9 +586,24 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
         wanted = set() if fields.get("state") == "absent" else {"web"}
         assert set(host.hypervisor.domains) == wanted
         assert {path.name for path in host.store.zones.iterdir()} == wanted
-        assert list(host.store.zones.rglob("*.previous")) == []
+        assert all(made_up_host.only(host.store, zone, kind).is_file() for zone in wanted for kind in ("initrd", "writable"))
         limit += 1
     assert limit > 2
+
+
+def test_what_a_killed_change_wrote_is_not_what_the_zone_boots(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the writing of its files and its definition, and the change is not wanted any more."""
+    host.converge(_zone())
+    booted = made_up_host.only(host.store, "web", "initrd")
+    content = booted.read_bytes()
+    with monkeypatch.context() as patched:
+        patched.setattr(host.hypervisor, "define", lambda *_arguments, **_options: (_ for _ in ()).throw(_Killed))
+        with pytest.raises(_Killed):
+            host.converge(_zone(environment={"A": "b"}))
+    assert booted.read_bytes() == content
+    assert str(booted) in host.hypervisor.domains["web"].xml
+    assert _actions(host.converge(_zone())) == {"web": "start"}
+    assert made_up_host.only(host.store, "web", "initrd") == booted
 
 
 def test_the_made_up_host_counts_as_changed_what_a_converge_changes(host: Host) -> None:
@@ -683,7 +696,7 @@ def picky(host: Host) -> Host:
 
     host.hypervisor.start = judged  # type: ignore[method-assign]
     host.converge(_zone())
-    with (host.store.zones / "web" / "writable.img").open("r+b") as layer:
+    with made_up_host.only(host.store, "web", "writable").open("r+b") as layer:
         layer.write(b"what it wrote")
     host.hypervisor.calls.clear()
     return host
@@ -698,9 +711,13 @@ def test_a_zone_that_does_not_come_up_with_a_change_runs_as_before(picky: Host) 
     assert picky.hypervisor.domains["web"].number is not None
     assert "8080" not in str(picky.table)
     own = picky.store.zones / "web"
-    with (own / "writable.img").open("rb") as layer:
+    with made_up_host.only(picky.store, "web", "writable").open("rb") as layer:
         assert layer.read(13) == b"what it wrote"
-    assert sorted(path.name for path in own.iterdir()) == ["initrd", "refused.json", "writable.img"]
+    assert sorted(path.name for path in own.iterdir()) == [
+        made_up_host.only(picky.store, "web", "initrd").name,
+        "refused.json",
+        made_up_host.only(picky.store, "web", "writable").name,
+    ]
 
 
 def test_what_was_taken_back_is_not_tried_again_until_something_changes(picky: Host) -> None:
@@ -752,9 +769,9 @@ def test_a_secret_is_in_no_result_and_no_metadata(host: Host) -> None:
 
 
 def test_a_change_that_is_taken_back_takes_its_secrets_back(picky: Host) -> None:
-    before = (picky.store.zones / "web" / "initrd").read_bytes()
+    before = made_up_host.only(picky.store, "web", "initrd").read_bytes()
     picky.converge(_zone(image=reference("2"), secrets=["password"]), secrets={"password": "hunter2"})
-    assert (picky.store.zones / "web" / "initrd").read_bytes() == before
+    assert made_up_host.only(picky.store, "web", "initrd").read_bytes() == before
 
 
 # The network.

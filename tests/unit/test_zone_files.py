@@ -14,9 +14,9 @@ import pytest
 from made_up_host import Host, digest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, metadata, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Secret
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Port, Secret
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -44,8 +44,13 @@ def _definition(zone: Zone = ZONE) -> Definition:
 def _write(host: Host, zone: Zone = ZONE) -> Path:
     kernel = kernels.deployed(host.store)["stable"]
     zone_files.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store), SECRETS)
-    zone_files.make_writable(host.store, zone.name)
+    zone_files.make_writable(host.store, _definition(zone), fresh=False)
     return host.store.zones / zone.name
+
+
+def _initrd(own: Path) -> bytes:
+    (initrd,) = own.glob("initrd-*")
+    return initrd.read_bytes()
 
 
 def _unpacked(initrd: bytes, into: Path) -> dict[str, tuple[int, bytes]]:
@@ -61,7 +66,7 @@ def _unpacked(initrd: bytes, into: Path) -> dict[str, tuple[int, bytes]]:
 
 
 def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Host, tmp_path: Path) -> None:
-    files = _unpacked((_write(host) / "initrd").read_bytes(), tmp_path / "unpacked")
+    files = _unpacked(_initrd(_write(host)), tmp_path / "unpacked")
     assert {path: mode for path, (mode, _content) in files.items()} == {
         "init": 0o755,
         "bin/busybox": 0o755,
@@ -106,7 +111,7 @@ def test_volumes_are_disks_in_the_order_in_which_the_zone_mounts_them(tmp_path: 
     made_up_host.add_image(host.store, digest("1"), config)
     mounts = (Mount("/srv", "data"), Mount("/srv/logs", "logs", read_only=True))
     zone = dataclasses.replace(ZONE, volumes=mounts, tmpfs=("/run/web:size=1m",))
-    files = _unpacked((_write(host, zone) / "initrd").read_bytes(), tmp_path / "unpacked")
+    files = _unpacked(_initrd(_write(host, zone)), tmp_path / "unpacked")
     assert files["zone/volumes"][1] == b"xvdd rw data /srv\nxvde ro logs /srv/logs\n- rw _image-0 /var/cache/web\n"
     disks = zone_files.files(host.store, _definition(zone), Path("k"), Path("i"), Path("b")).disks
     assert disks[3:] == ((host.store.volumes / "data.img", True), (host.store.volumes / "logs.img", False))
@@ -114,7 +119,7 @@ def test_volumes_are_disks_in_the_order_in_which_the_zone_mounts_them(tmp_path: 
 
 def test_a_secret_is_a_file_of_its_owner_and_nowhere_else(host: Host) -> None:
     secret = Secret("/run/secrets/db", "password", uid=999, gid=998, mode="0440")
-    initrd = (_write(host, dataclasses.replace(ZONE, secrets=(secret,))) / "initrd").read_bytes()
+    initrd = _initrd(_write(host, dataclasses.replace(ZONE, secrets=(secret,))))
     assert initrd.count(b"hunter2") == 1
     own = initrd[initrd.index(b"TRAILER!!!") + 14 :].lstrip(b"\0")
     listed = subprocess.run(["cpio", "-tvn", "--quiet"], input=own, stdout=subprocess.PIPE, check=True).stdout.decode()
@@ -133,7 +138,7 @@ def test_a_fingerprint_tells_contents_apart_on_one_host(host: Host, tmp_path: Pa
 
 def test_a_health_check_is_one_command_and_its_times(host: Host, tmp_path: Path) -> None:
     checked = dataclasses.replace(ZONE, healthcheck=Healthcheck(test=("/bin/sh", "-c", "curl -f 'http://[::1]/'"), interval=7))
-    files = _unpacked((_write(host, checked) / "initrd").read_bytes(), tmp_path / "unpacked")
+    files = _unpacked(_initrd(_write(host, checked)), tmp_path / "unpacked")
     assert shlex.split(files["zone/health"][1].decode()) == ["exec", "crun", "exec", "app", "/bin/sh", "-c", "curl -f 'http://[::1]/'"]
     settings = dict(word.split("=", 1) for word in shlex.split(files["zone/settings"][1].decode()))
     assert {key: value for key, value in settings.items() if key.startswith("HEALTH_")} == {
@@ -155,9 +160,7 @@ def test_names_addresses_and_parameters_are_those_of_the_declaration(host: Host,
         "stop_grace_period": 90,
     }
     written = _write(host, dataclasses.replace(ZONE, **declared))  # type: ignore[arg-type]
-    files = {
-        path: content.decode("latin-1") for path, (_mode, content) in _unpacked((written / "initrd").read_bytes(), tmp_path / "u").items()
-    }
+    files = {path: content.decode("latin-1") for path, (_mode, content) in _unpacked(_initrd(written), tmp_path / "u").items()}
     assert files["zone/etc/hostname"] == "www.example\n"
     assert files["zone/etc/hosts"].splitlines()[2:] == ["198.18.1.44\twww.example", "192.0.2.1\tdb"]
     assert files["zone/etc/resolv.conf"] == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"
@@ -172,7 +175,7 @@ def test_names_addresses_and_parameters_are_those_of_the_declaration(host: Host,
 )
 def test_the_settings_are_words_of_a_shell(host: Host, tmp_path: Path, restart: str, name: str, limit: str) -> None:
     written = _write(host, dataclasses.replace(ZONE, restart=restart))
-    _mode, settings = _unpacked((written / "initrd").read_bytes(), tmp_path / "unpacked")["zone/settings"]
+    _mode, settings = _unpacked(_initrd(written), tmp_path / "unpacked")["zone/settings"]
     assert dict(word.split("=", 1) for word in shlex.split(settings.decode())) == {
         "BASE_FILESYSTEM": "erofs",
         "ADDRESS": "198.18.1.44",
@@ -206,41 +209,68 @@ def test_an_image_that_makes_no_zone_is_told(tmp_path: Path, monkeypatch: pytest
 
 def test_only_the_host_reads_the_files_of_a_zone(host: Host) -> None:
     own = _write(host)
-    assert {path.name: path.stat().st_mode & 0o777 for path in (own, *own.iterdir())} == {
+    assert {path.name.partition("-")[0]: path.stat().st_mode & 0o777 for path in (own, *own.iterdir())} == {
         "web": 0o700,
         "initrd": 0o600,
-        "writable.img": 0o600,
+        "writable": 0o600,
     }
 
 
 def test_the_writable_layer_is_sparse_and_has_a_block_for_the_record(host: Host) -> None:
-    layer = (_write(host) / "writable.img").stat()
+    layer = made_up_host.only(host.store, _write(host).name, "writable").stat()
     assert layer.st_size == LAYER + 4096
     assert layer.st_blocks * 512 < 1024 * 1024
     assert host.commands == ["mkfs.ext4"]
 
 
 def test_writing_again_keeps_what_the_zone_wrote(host: Host) -> None:
-    written = _write(host) / "writable.img"
+    written = made_up_host.only(host.store, _write(host).name, "writable")
     made_up_host.write_record(host.store, "web", b"own")
     before = written.stat().st_ino
     host.commands.clear()
     _write(host)
     assert written.stat().st_ino == before
     assert host.commands == []
-    zone_files.set_aside(host.store, "web", writable=True)
-    assert not zone_files.whole(host.store, "web")
-    _write(host)
-    assert zone_files.whole(host.store, "web")
-    assert zone_files.read_record(host.store, "web") is None
+    zone_files.make_writable(host.store, _definition(), fresh=True)
+    assert written.stat().st_ino != before
+    assert zone_files.read_record(host.store, _definition()) is None
 
 
 def test_a_zone_is_whole_with_all_of_its_files_only(host: Host) -> None:
-    assert not zone_files.whole(host.store, "web")
+    assert not zone_files.whole(host.store, _definition())
+    _write(host)
+    assert zone_files.whole(host.store, _definition())
+    for kind in ("initrd", "writable"):
+        made_up_host.only(host.store, "web", kind).unlink()
+        assert not zone_files.whole(host.store, _definition())
+        _write(host)
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"ports": (Port(80, 80),)}, True),
+        ({"labels": {"a": "b"}}, True),
+        ({"memory": 256}, False),
+        ({"environment": {}}, False),
+        ({"healthcheck": Healthcheck(test=("true",))}, False),
+    ],
+)
+def test_each_definition_that_a_restart_is_for_has_an_initrd_of_its_own(host: Host, changes: dict[str, Any], same: bool) -> None:
+    changed = _definition(dataclasses.replace(ZONE, **changes))
+    path = zone_files.initrd(host.store, changed)
+    assert (path == zone_files.initrd(host.store, _definition())) is same
+    assert path == zone_files.initrd(host.store, parse_metadata(metadata(changed)))
+
+
+def test_what_a_definition_does_not_use_is_deleted(host: Host) -> None:
     own = _write(host)
-    assert zone_files.whole(host.store, "web")
-    (own / "initrd").unlink()
-    assert not zone_files.whole(host.store, "web")
+    used = set(own.iterdir())
+    _write(host, dataclasses.replace(ZONE, memory=256))
+    (own / "refused.json").touch()
+    (own / "writable-0.img").touch()
+    zone_files.tidy(host.store, _definition())
+    assert set(own.iterdir()) == {*used, own / "refused.json"}
 
 
 def test_removing_a_zone_leaves_the_others_and_may_be_repeated(host: Host) -> None:
@@ -252,10 +282,10 @@ def test_removing_a_zone_leaves_the_others_and_may_be_repeated(host: Host) -> No
 
 
 def test_the_domain_boots_from_the_files_that_are_written(host: Host) -> None:
-    own = _write(host)
+    _write(host)
     files = zone_files.files(host.store, _definition(), Path("/kernel"), Path("/image"), Path("/base"))
-    assert (files.kernel, files.initrd) == (Path("/kernel/vmlinux"), own / "initrd")
-    assert files.disks == ((Path("/base"), False), (Path("/image"), False), (own / "writable.img", True))
+    assert (files.kernel, files.initrd) == (Path("/kernel/vmlinux"), made_up_host.only(host.store, "web", "initrd"))
+    assert files.disks == ((Path("/base"), False), (Path("/image"), False), (made_up_host.only(host.store, "web", "writable"), True))
     assert files.initrd.is_file()
 
 
@@ -274,9 +304,9 @@ def test_the_domain_boots_from_the_files_that_are_written(host: Host) -> None:
 def test_a_record_is_read(host: Host, written: bytes, record: Record) -> None:
     _write(host)
     made_up_host.write_record(host.store, "web", b"ringfence-record-1 " + written)
-    assert zone_files.read_record(host.store, "web") == record
-    zone_files.forget_record(host.store, "web")
-    assert zone_files.read_record(host.store, "web") is None
+    assert zone_files.read_record(host.store, _definition()) == record
+    zone_files.forget_record(host.store, _definition())
+    assert zone_files.read_record(host.store, _definition()) is None
 
 
 @pytest.mark.parametrize(
@@ -304,11 +334,11 @@ def test_a_record_is_read(host: Host, written: bytes, record: Record) -> None:
 def test_a_record_that_is_not_well_formed_is_none(host: Host, written: bytes) -> None:
     _write(host)
     made_up_host.write_record(host.store, "web", written)
-    assert zone_files.read_record(host.store, "web") is None
+    assert zone_files.read_record(host.store, _definition()) is None
 
 
 def test_a_zone_without_files_has_no_record(host: Host) -> None:
-    assert zone_files.read_record(host.store, "web") is None
+    assert zone_files.read_record(host.store, _definition()) is None
     _write(host)
-    (host.store.zones / "web" / "writable.img").write_bytes(b"short")
-    assert zone_files.read_record(host.store, "web") is None
+    made_up_host.only(host.store, "web", "writable").write_bytes(b"short")
+    assert zone_files.read_record(host.store, _definition()) is None

@@ -136,5 +136,6 @@ def test_ansibles_own_ssh_connection_leads_into_a_zone(tmp_path: Path) -> None:
     hosts = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "inventory"
     command: list[str | Path] = [Path(sys.executable).with_name("ansible"), "label_tier_front", "-i", hosts, "-i", plugin]
     command += ["-m", "ansible.builtin.raw", "-a", "cat /proc/sys/kernel/hostname; exit 3"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    plain = {**os.environ, "ANSIBLE_FORCE_COLOR": "0", "ANSIBLE_NOCOLOR": "1"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
     assert re.search(r"^web\.molecule-\S+ \| FAILED \| rc=3 >>\s+web$", done.stdout, re.MULTILINE), done.stdout + done.stderr
