@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
@@ -139,7 +140,14 @@ class Hypervisor:
     def start(self, name: str) -> None:
         """Start a defined domain, and return when the tool stack has built it."""
         domain = self._domain(name)
-        self._try(f"start zone {name}", domain.create)
+        try:
+            self._try(f"start zone {name}", domain.create)
+        except RingfenceError:
+            # When libvirt cannot build a domain to its end, for example on a full disk, it may leave one behind that it does not know.
+            if domain.isActive() or not _in_xen(name):
+                raise
+            run(["xl", "destroy", name])
+            self._try(f"start zone {name}", domain.create)
 
     def stop(self, name: str, grace: float) -> None:
         """Ask a running domain to shut down, and end it when it has not after ``grace`` seconds."""
@@ -183,6 +191,15 @@ class Hypervisor:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
 
 
+def _in_xen(name: str) -> bool:
+    """Whether Xen has a domain of this name, known to libvirt or not."""
+    try:
+        run(["xl", "domid", name])
+    except CommandFailed:
+        return False
+    return True
+
+
 def _libxl_says(since: int) -> str:
     """What libxl logged since; libvirt's own message never holds the cause."""
     try:
@@ -191,5 +208,6 @@ def _libxl_says(since: int) -> str:
             lines = log.read(_KEPT_OF_LOG).decode("utf-8", "replace").splitlines()
     except OSError:
         return ""
-    told = [line.split("libxl:", 1)[-1].strip() for line in lines if "error" in line.lower()]
+    # libvirt has libxl log its errors only; other lines are of an earlier one that was cut off.
+    told = [line.split("libxl: ", 1)[1].strip() for line in lines if "libxl: " in line]
     return f"; libxl: {' | '.join(told)}" if told else ""

@@ -125,21 +125,37 @@ def test_a_zone_that_cannot_be_asked_is_ended_at_once(host: Hypervisor, monkeypa
 
 def test_the_log_of_libxl_since_the_call_is_in_the_error(host: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     log = tmp_path / "libxl.log"
-    log.write_text("libxl: error: of yesterday\n")
+    log.write_text("2026-01-01: libxl: of yesterday\n")
     monkeypatch.setattr(hypervisor, "_LIBXL_LOG", log)
     _define(host)
     host.start("web")
 
     def create(_domain: libvirt.virDomain) -> int:
         with open(log, "a") as handle:
-            handle.write("2026-01-01 libxl: libxl_dom.c: error: no memory\nlibxl: detail: fine\n")
+            handle.write("2026-01-01: libxl: libxl_dom.c:1:f: no memory\nthe rest of something\n")
         raise libvirt.libvirtError("failed to create new domain")
 
     monkeypatch.setattr(libvirt.virDomain, "create", create)
     with pytest.raises(RingfenceError) as caught:
         host.start("web")
     assert str(caught.value).startswith("libvirt cannot start zone web: ")
-    assert str(caught.value).endswith("; libxl: libxl_dom.c: error: no memory")
+    assert str(caught.value).endswith("; libxl: libxl_dom.c:1:f: no memory")
+
+
+def test_a_domain_that_libvirt_has_left_behind_is_ended_and_the_zone_started(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    create = libvirt.virDomain.create
+
+    def blocked(domain: libvirt.virDomain) -> int:
+        if "xl destroy web" not in ran:
+            raise libvirt.libvirtError("failed to create new domain")
+        return int(create(domain))
+
+    monkeypatch.setattr(hypervisor, "run", lambda argv: ran.append(" ".join(argv)))
+    monkeypatch.setattr(libvirt.virDomain, "create", blocked)
+    _define(host)
+    host.start("web")
+    assert (ran, host.domain_id("web") is None) == (["xl domid web", "xl destroy web"], False)
 
 
 def test_starting_what_runs_fails_with_libvirts_message(host: Hypervisor) -> None:
