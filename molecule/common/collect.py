@@ -89,9 +89,7 @@ print(
             "loops": {name: backing for name, backing in loops if backing.startswith(str(STORE))},
             "traces": [trace for name, backing in loops if backing.startswith(str(STORE)) for trace in traces(Path(name).name)],
             "links": [path.name for path in Path("/sys/class/net").iterdir()],
-            "managed": {
-                fields[1]: fields[4] for line in output("networkctl", "--no-legend", "list").splitlines() if (fields := line.split())
-            },
+            "managed": {row[1]: row[4] for row in map(str.split, output("networkctl", "--no-legend", "list").splitlines()) if row},
             "routes": output("ip", "route").splitlines(),
             "network": output("nft", "list", "table", "inet", "ringfence"),
             "xenstore": [line.partition(" = ")[0] for line in output("xenstore-ls", "-f").splitlines()],

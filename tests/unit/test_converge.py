@@ -596,8 +596,12 @@ def test_what_a_killed_change_wrote_is_not_what_the_zone_boots(host: Host, monke
     host.converge(_zone())
     booted = made_up_host.only(host.store, "web", "initrd")
     content = booted.read_bytes()
+
+    def killed(*_arguments: Any, **_options: Any) -> None:
+        raise _Killed
+
     with monkeypatch.context() as patched:
-        patched.setattr(host.hypervisor, "define", lambda *_arguments, **_options: (_ for _ in ()).throw(_Killed))
+        patched.setattr(host.hypervisor, "define", killed)
         with pytest.raises(_Killed):
             host.converge(_zone(environment={"A": "b"}))
     assert booted.read_bytes() == content
