@@ -133,8 +133,6 @@ def main() -> None:
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
     add_machine("outside", OUTSIDE, HOST)
     add_machine("beyond", BEYOND, "10.8.0.1")
-    for index in (1, 2):
-        add_zone(index, fakes)
     closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp")))}
     declared = {
         "one": dataclasses.replace(closed["one"], networks=Networks(egress=(Traffic("10.9.0.0/24", ("80/tcp",)),)), servers=(BEYOND,)),
@@ -142,6 +140,8 @@ def main() -> None:
     }
     for _again in range(2):
         run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=False))
+    for index in (1, 2):
+        add_zone(index, fakes)
     places = (("host", 22), ("outside", 80), ("outside", 81), ("beyond", 80), ("beyond", 53), ("zone1", 80), ("zone1", 81), ("zone2", 80))
     streams = [serve(*place) for place in (*places, ("zone2", 81))]
     with serve("zone2", 53, socket.SOCK_DGRAM) as server, serve("outside", 0, socket.SOCK_DGRAM) as client:
