@@ -166,8 +166,13 @@ class Hypervisor:
     def end(self, name: str) -> None:
         """End a running domain at once."""
         domain = self._domain(name)
-        if domain is not None and domain.isActive():
+        if domain is None or not domain.isActive():
+            return
+        try:
             self._try(f"end zone {name}", domain.destroy)
+        except RingfenceError:
+            if domain.isActive():  # Else it has ended by itself in between.
+                raise
 
     def undefine(self, name: str) -> None:
         """Forget a domain that does not run. Its files are not touched."""

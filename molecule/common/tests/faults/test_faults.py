@@ -53,7 +53,6 @@ def _check_that_nothing_is_left(live: Live, before: dict[str, Any]) -> None:
     [
         pytest.param(_ENDED, id="when the zone has ended"),
         pytest.param(f"ls {_API}/initrd-* | grep --count . | grep --quiet 2", id="when its files are written"),
-        pytest.param(f"ls {_API}/initrd-* | grep --count . | grep --quiet 2 && xl domid api", id="when it starts again"),
     ],
 )
 def test_a_converge_that_is_killed_is_completed_by_the_next(live: Live, facts: dict[str, Any], moment: str) -> None:
@@ -98,19 +97,6 @@ def test_a_zone_that_ignores_its_stop_signal_is_ended(live: Live, facts: dict[st
     assert not changed["failed"], changed
     back = _converge_changed(live)
     assert not back["failed"], back
-    _check_that_nothing_is_left(live, facts)
-
-
-def test_a_full_disk_while_an_image_is_fetched_changes_nothing(live: Live, facts: dict[str, Any]) -> None:
-    live.run("set -- $(stat -f -c '%f %S' /); fallocate -l $(($1 * $2 - (16 << 20))) /root/filling")
-    try:
-        new = {"name": "full", "image": live.variables["spare_image"]}
-        failed = live.converge(*live.declared.values(), new, data=GROWN)
-    finally:
-        live.run("rm -f /root/filling")
-    assert "zone full: create: " in failed["msg"]
-    assert "no space left on device" in failed["msg"].lower()
-    assert {zone["name"]: zone["changed"] for zone in failed["zones"]} == {"api": False, "full": False, "web": False}
     _check_that_nothing_is_left(live, facts)
 
 
