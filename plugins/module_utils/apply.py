@@ -12,7 +12,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import garbage, images, kernels, runtime, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_log
@@ -108,6 +108,7 @@ class Apply:
         self.hypervisor.define(xml, autostart=starts_with_host(definition.zone))
 
     def _start(self, definition: Definition, parts: _Parts) -> None:
+        garbage.mark_used(parts.image.path.parent, parts.kernel.directory)
         self._define(definition, parts)
         zone_files.forget_record(self.store, definition)
         self.hypervisor.start(definition.zone.name)

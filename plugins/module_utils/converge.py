@@ -13,6 +13,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import (
     env_files,
     firewall,
+    garbage,
     images,
     kernels,
     limits,
@@ -57,6 +58,8 @@ class Policy:
     """Try again what was taken back before."""
     adopt_runtime: bool = False
     """Restart zones that run on an older zone base than new ones get."""
+    keep_unused: int = 3
+    """Images, and kernels, that no zone uses and that stay all the same."""
     start_timeout: float = 120
     """Seconds within which the container of a started zone must run, and be healthy if it is checked."""
 
@@ -72,11 +75,13 @@ class Report:
     after: dict[str, Any] = dataclasses.field(default_factory=dict)
     failures: list[str] = dataclasses.field(default_factory=list)
     rules_changed: bool = False
+    deleted: list[str] = dataclasses.field(default_factory=list)
+    """What no zone used any more: images, kernels and zone bases."""
 
     @property
     def changed(self) -> bool:
         """Whether anything on the host was, or would be, changed."""
-        return self.rules_changed or any(part["changed"] for part in (*self.zones, *self.volumes))
+        return self.rules_changed or bool(self.deleted) or any(part["changed"] for part in (*self.zones, *self.volumes))
 
 
 def converge(
@@ -159,6 +164,7 @@ class _Converge:
             report.rules_changed = not firewall.is_loaded(self.store, firewall.rules(_definitions_after(steps, observed).values()))
         else:
             self._apply(steps, sizes, observed, report)
+        report.deleted = self._tidy_store(steps, observed, report, check=check)
         return report
 
     def _without_refused(self, steps: Sequence[Step], report: Report) -> list[Step]:
@@ -318,6 +324,21 @@ class _Converge:
         except RingfenceError as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
+
+    def _tidy_store(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report, *, check: bool) -> list[str]:
+        """Delete what no zone uses any more, and return what it was."""
+        if any(zone.definition is None for zone in observed.values()):
+            return []  # Nobody knows what that zone uses.
+        failed = {str(zone["name"]) for zone in report.zones if zone["failed"]}
+        definitions = [*_definitions_after(steps, observed).values()]
+        definitions += [zone.definition for name, zone in observed.items() if name in failed and zone.definition]
+        unused = garbage.unused(self.store, definitions, self.policy.keep_unused)
+        for entry in () if check else unused:
+            try:
+                garbage.delete(self.store, entry)
+            except (RingfenceError, OSError) as error:
+                report.failures.append(f"{entry}: cannot be deleted: {error}")
+        return [str(entry) for entry in unused]
 
     def _leftovers(self, known: Collection[str]) -> list[str]:
         """Directories of zones that no domain belongs to: a run was killed before it defined the domain, or after it undefined it."""

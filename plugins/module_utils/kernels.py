@@ -120,6 +120,16 @@ def deployed(store: Store) -> dict[str, Kernel]:
     return {name: _load(store, name, target) for name, target in _read_names(store).kernels.items()}
 
 
+def named(store: Store) -> set[str]:
+    """The digests for which names stand."""
+    return {str(target.digest) for target in _read_names(store).kernels.values()}
+
+
+def stored(store: Store) -> set[str]:
+    """The digests of all kernels in the store, whether a name stands for them or not."""
+    return {f"sha256:{path.parent.name}" for path in store.kernels.glob("*/kernel.json")}
+
+
 def default(store: Store) -> Kernel | None:
     """The kernel for zones that name none; ``None`` if no kernel is deployed."""
     names = _read_names(store)

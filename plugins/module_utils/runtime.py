@@ -80,10 +80,20 @@ class Runtime:
         return self.directory / "busybox"
 
 
+def directory(store: Store) -> Path:
+    """Where all zone bases of a host are."""
+    return store.root / "runtime"
+
+
+def stored(store: Store) -> set[str]:
+    """The digests of all zone bases in the store."""
+    return {f"sha256:{path.parent.name}" for path in directory(store).glob("*/runtime.json")}
+
+
 def find_current(store: Store) -> Runtime | None:
     """The runtime that new zones get, ``None`` if the host has none yet."""
     try:
-        return load(store, json.loads((_runtimes(store) / _CURRENT).read_bytes())["digest"])
+        return load(store, json.loads((directory(store) / _CURRENT).read_bytes())["digest"])
     except FileNotFoundError:
         return None
 
@@ -101,8 +111,8 @@ def current(store: Store) -> Runtime:
 
 def load(store: Store, digest: str) -> Runtime:
     """The runtime with this digest."""
-    directory = _runtimes(store) / digest.removeprefix("sha256:")
-    return Runtime(directory=directory, **json.loads((directory / "runtime.json").read_bytes()))
+    entry = directory(store) / digest.removeprefix("sha256:")
+    return Runtime(directory=entry, **json.loads((entry / "runtime.json").read_bytes()))
 
 
 def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[str | None, str | None]:
@@ -128,13 +138,9 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
         identity.update(f"{name}\0{len(data)}\0".encode() + data)
     digest = f"sha256:{identity.hexdigest()}"
     if digest != before and not check:
-        store.publish(_runtimes(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT], profile))
-        write_atomically(_runtimes(store) / _CURRENT, json.dumps({"digest": digest}).encode())
+        store.publish(directory(store) / identity.hexdigest(), lambda entry: _build(store, entry, digest, content, scripts[_BOOT], profile))
+        write_atomically(directory(store) / _CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest
-
-
-def _runtimes(store: Store) -> Path:
-    return store.root / "runtime"
 
 
 def _find(name: str) -> Path | None:

@@ -99,6 +99,13 @@ options:
         host's packages, and is no reason by itself to restart a zone; until then RV(zones[].pending) tells of it.
     type: bool
     default: false
+  keep_unused:
+    description:
+      - How many images, and how many kernels, that no zone of the host uses stay on it, so that going back to one needs no network. The
+        last used ones stay. The others are deleted, and so are zone bases that no zone uses; RV(deleted) names them.
+      - A kernel for which a name of M(ringfence.zones.kernels) stands is in use.
+    type: int
+    default: 3
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -316,6 +323,11 @@ volumes:
     changed:
       description: Whether it was, or would be, changed.
       type: bool
+deleted:
+  description: What no zone used any more and was, or would be, deleted, for example V(image sha256:…).
+  type: list
+  elements: str
+  returned: always
 undeclared:
   description: Zones of this collection on the host that are not declared.
   type: list
@@ -332,6 +344,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.converge import Po
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
+_NOTHING: dict[str, list[Any]] = {"zones": [], "volumes": [], "deleted": [], "undeclared": []}
+"""What is returned always, when nothing was done."""
+
 
 def main() -> None:
     """Converge the zones of this host."""
@@ -344,23 +359,26 @@ def main() -> None:
             "start_timeout": {"type": "float", "default": 120},
             "retry": {"type": "bool", "default": False},
             "adopt_runtime": {"type": "bool", "default": False},
+            "keep_unused": {"type": "int", "default": 3},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         supports_check_mode=True,
         # What is passed to containers is often secret: not for the host's journal.
         no_log=True,
     )
+    if module.params["keep_unused"] < 0:
+        module.fail_json(msg=f"keep_unused: {module.params['keep_unused']} is not accepted; accepted: 0 or more", **_NOTHING)
     try:
         report = converge(
             Store(Path(module.params["store"])),
             module.params["zones"],
             module.params["volumes"],
             module.params["secrets"],
-            Policy(**{name: module.params[name] for name in ("prune", "retry", "adopt_runtime", "start_timeout")}),
+            Policy(**{name: module.params[name] for name in ("prune", "retry", "adopt_runtime", "keep_unused", "start_timeout")}),
             check=module.check_mode,
         )
     except RingfenceError as error:
-        module.fail_json(msg=str(error), zones=[], volumes=[], undeclared=[])
+        module.fail_json(msg=str(error), **_NOTHING)
     result = _result(report)
     if module._diff:
         result["diff"] = {"before": report.before, "after": report.after}
@@ -370,7 +388,7 @@ def main() -> None:
 
 
 def _result(report: Report) -> dict[str, Any]:
-    return {"changed": report.changed, "zones": report.zones, "volumes": report.volumes, "undeclared": report.undeclared}
+    return {"changed": report.changed, **{name: getattr(report, name) for name in _NOTHING}}
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, images, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, images, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
@@ -257,6 +257,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(converge, "listening_ports", set)
     monkeypatch.setattr(firewall, "run", host.run)
     monkeypatch.setattr(zone_files, "run", host.run)
+    monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)
     monkeypatch.setattr(images, "prepare", host.prepare)
     return host

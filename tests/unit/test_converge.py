@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import time
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ import made_up_host
 import pytest
 from made_up_host import RECORD, Host, digest, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 
@@ -868,3 +869,92 @@ def test_variables_from_files_of_the_host_are_compared_with_what_the_zone_has(ho
     file.unlink()
     with pytest.raises(InvalidDeclaration, match="is not on this host"):
         host.converge(declared)
+
+
+# What nothing uses any more.
+
+
+def _in_store(host: Host) -> set[str]:
+    """The first digits of the digests of all images, kernels and zone bases."""
+    paths = [path for part in ("images", "kernels", "runtime") for path in (host.store.root / part).iterdir()]
+    return {path.name[0] for path in paths if path.is_dir()}
+
+
+def _run_images_in_turn(host: Host, *digits: str, **policy: Any) -> list[converge.Report]:
+    """Converge one zone to one image after the other; each takes a second, as the store sees it."""
+    reports = []
+    for second, digit in enumerate(digits):
+        reports.append(host.converge(_zone(image=reference(digit)), **policy))
+        os.utime(host.store.images / (digit * 64), (second, second))
+    return reports
+
+
+def test_the_last_unused_images_stay_and_older_ones_are_deleted_in_the_run_that_leaves_them(host: Host) -> None:
+    assert [report.deleted for report in _run_images_in_turn(host, "1", "2", "3", keep_unused=1)] == [[], [], [f"image {digest('1')}"]]
+    assert _in_store(host) == {"2", "3", "a", "b", "e"}
+    assert not host.converge(_zone(image=reference("3")), keep_unused=1).changed
+
+
+def test_an_image_that_is_used_again_is_no_old_one(host: Host) -> None:
+    host.publish("4")
+    _run_images_in_turn(host, "1", "2", "1", "3", keep_unused=3)
+    assert host.converge(_zone(image=reference("4")), keep_unused=2).deleted == [f"image {digest('2')}"]
+
+
+def test_check_mode_names_what_would_be_deleted_and_keeps_it(host: Host) -> None:
+    _run_images_in_turn(host, "1", "2")
+    before = host.snapshot()
+    predicted = host.converge(_zone(image=reference("2")), keep_unused=0, check=True)
+    assert (predicted.changed, predicted.deleted) == (True, [f"image {digest('1')}"])
+    assert host.snapshot() == before
+    done = host.converge(_zone(image=reference("2")), keep_unused=0)
+    assert (done.changed, done.deleted) == (True, predicted.deleted)
+
+
+def test_what_another_zone_uses_is_never_deleted(host: Host) -> None:
+    host.converge(_zone("web"), _zone("api", reference("2"), kernel="old"))
+    _rename_kernel(host, "old")
+    assert host.converge(_zone("web"), keep_unused=0).deleted == []
+    assert host.converge(_zone("web"), keep_unused=0, prune=True).deleted == [f"image {digest('2')}", f"kernel {digest('b')}"]
+
+
+def _rename_kernel(host: Host, name: str) -> None:
+    """Let a name stand for no kernel any more."""
+    names = json.loads((host.store.kernels / "names.json").read_text())
+    del names["kernels"][name]
+    (host.store.kernels / "names.json").write_text(json.dumps(names))
+
+
+def test_an_older_zone_base_goes_when_the_last_zone_on_it_does(host: Host) -> None:
+    host.converge(_zone("web"), _zone("api"))
+    made_up_host.add_runtime(host.store, "f")
+    assert host.converge(_zone("web"), _zone("api"), keep_unused=9).deleted == []
+    assert host.converge(_zone("web"), _zone("api"), adopt_runtime=True, keep_unused=9).deleted == [f"zone base {digest('e')}"]
+
+
+def test_a_change_that_fails_deletes_neither_what_it_wanted_nor_what_runs(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.said["web"] = RECORD % (b"failed", b"125")
+    failed = host.converge(_zone(image=reference("2")), keep_unused=0)
+    assert (bool(failed.failures), failed.deleted) == (True, [])
+
+
+def test_nothing_is_deleted_while_nobody_knows_what_a_zone_uses(host: Host) -> None:
+    _run_images_in_turn(host, "1", "2")
+    host.hypervisor.domains["odd"] = dataclasses.replace(host.hypervisor.domains["web"], xml="<domain><name>odd</name></domain>")
+    assert host.converge(_zone(image=reference("2")), keep_unused=0).deleted == []
+
+
+def test_the_loop_device_of_a_deleted_image_is_detached_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run_images_in_turn(host, "1", "2")
+    detached = []
+
+    def run(argv: Sequence[str]) -> bytes:
+        if argv[1] == "--detach":
+            detached.append(argv[2])
+            assert (host.store.images / ("1" * 64)).is_dir()
+        return "".join(f"/dev/loop{digit} {host.store.images}/{digit * 64}/rootfs.img\n" for digit in "12").encode()
+
+    monkeypatch.setattr(garbage, "run", run)
+    assert host.converge(_zone(image=reference("2")), keep_unused=0).deleted == [f"image {digest('1')}"]
+    assert detached == ["/dev/loop1"]
