@@ -9,16 +9,26 @@ import dataclasses
 import hashlib
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import garbage, images, kernels, runtime, zone_files
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host, weight
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_log
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import CREATE, KEEP, LIVE, RECREATE, REMOVE, RESTART, Step, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
+    CREATE,
+    KEEP,
+    LIVE,
+    MEMORY_SLACK,
+    RECREATE,
+    REMOVE,
+    RESTART,
+    Step,
+    fields,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
@@ -68,7 +78,9 @@ class Apply:
             self.hypervisor.undefine(step.name)
             zone_files.remove(self.store, step.name)
         elif definition and step.action == LIVE:
-            self._define(definition, self._parts(definition))
+            parts = self._parts(definition)
+            self._resize(step, definition)
+            self._define(definition, parts)
         elif definition:
             try:
                 parts = self._parts(definition)
@@ -80,6 +92,52 @@ class Apply:
                     raise
                 self._take_back(step, before, str(error))
             zone_files.tidy(self.store, definition)
+
+    def _resize(self, step: Step, definition: Definition) -> None:
+        """Bring what a running zone has of its host to what is declared, before that is defined: a run that is killed is repeated.
+
+        :raises TakenBack: when the zone does not follow.
+        """
+        name, before, after = step.name, step.before or {}, step.after or {}
+        setters: dict[str, Callable[[int], None]] = {
+            "memory": lambda size: self.hypervisor.set_memory(name, size),
+            "cpus": lambda count: self.hypervisor.set_cpus(name, count),
+            "cpu_shares": lambda shares: self.hypervisor.set_weight(name, weight(shares)),
+        }
+        differing = [key for key in setters if before.get(key) != after.get(key)]
+        try:
+            for key in differing:
+                setters[key](after[key])
+            if {"memory", "cpus"} & set(differing):
+                self._await_size(definition.zone, differing)
+        except RingfenceError as error:
+            if self.hypervisor.domain_id(name) is None:
+                return  # It has ended by itself in between, and will be started with what is defined.
+            try:
+                for key in differing:
+                    setters[key](before[key])
+            except RingfenceError as second:
+                raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
+            raise TakenBack(f"{error}; the zone runs as before") from error
+
+    def _await_size(self, zone: Zone, differing: Collection[str]) -> None:
+        """Return when the kernel of a zone has given back or taken what it was asked to; nothing forces it to."""
+        deadline = time.monotonic() + self.start_timeout
+        while True:
+            running = self.hypervisor.running(zone.name)
+            if running is None:
+                return
+            waits = []
+            if "memory" in differing and abs(running.memory - zone.memory) > MEMORY_SLACK:
+                waits.append(f"memory: it has {running.memory} MiB instead of {zone.memory} MiB")
+            if "cpus" in differing and (online := self.hypervisor.online_cpus(zone.name)) != zone.cpus:
+                waits.append(f"cpus: it uses {online} instead of {zone.cpus}")
+            if not waits:
+                return
+            if time.monotonic() > deadline:
+                hint = f"stop it with `zonectl stop {zone.name}`, and it will be started so"
+                raise RingfenceError(f"{'; '.join(waits)} after {self.start_timeout:g} s; {hint}")
+            time.sleep(0.2)
 
     def refusal(self, step: Step) -> str | None:
         """Why a change is not tried again: it was taken back before, and the declaration is still the same."""

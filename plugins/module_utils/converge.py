@@ -138,8 +138,9 @@ class _Converge:
         observed, foreign = self.hypervisor.observe()
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
-            if zone.definition and not zone_files.whole(self.store, zone.definition):
-                observed[name] = dataclasses.replace(zone, whole=False)
+            whole = zone.definition is None or zone_files.whole(self.store, zone.definition)
+            running = self.hypervisor.running(name) if zone.active else None
+            observed[name] = dataclasses.replace(zone, whole=whole, running=running)
         wanted = [zone for zone in zones if zone.state == "present"]
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])

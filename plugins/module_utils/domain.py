@@ -110,6 +110,7 @@ def domain_xml(definition: Definition, files: Files, uuid: str | None = None) ->
     _text(domain, "memory", str(zone.memory), unit="MiB")
     _text(domain, "currentMemory", str(zone.memory), unit="MiB")  # Equal: PVH has no populate-on-demand.
     _text(domain, "vcpu", str(zone.cpus))
+    _text(ET.SubElement(domain, "cputune"), "shares", str(weight(zone.cpu_shares)))
     system = ET.SubElement(domain, "os")
     kind, machine = ("linux", "xenpv") if definition.mode == "pv" else ("xenpvh", "xenpvh")
     _text(system, "type", kind, arch="x86_64", machine=machine)
@@ -136,6 +137,11 @@ def domain_xml(definition: Definition, files: Files, uuid: str | None = None) ->
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="xen", port="0")
     return ET.tostring(domain, encoding="unicode")
+
+
+def weight(cpu_shares: int) -> int:
+    """The weight in Xen's scheduler, of which 256 is the usual one, for shares as Docker counts them, of which 1024 is."""
+    return max(1, min(65535, cpu_shares // 4))
 
 
 def starts_with_host(zone: Zone) -> bool:

@@ -25,6 +25,8 @@ SMALLEST_VOLUME = 16
 """MiB. Below it a file system of Linux has hardly room for anything but itself."""
 MOST_CPUS = 64
 """CPUs of one zone; also what the kernels in the field are built for at least."""
+MOST_SHARES = 262144
+"""Docker's range of shares, which is that of Linux's cgroups."""
 MOST_VOLUMES = 20
 """Of one zone: xvda to xvdc are its own, and its disks have one letter."""
 
@@ -200,6 +202,15 @@ def cpus(value: Any) -> int:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST_CPUS:
         raise Rejected(f"a whole number of virtual CPUs from 1 to {MOST_CPUS}")
+    return value
+
+
+def cpu_shares(value: Any) -> int:
+    """A weight among the zones of a host, as of Docker: 1024 is one that nothing is declared for."""
+    if isinstance(value, str) and re.fullmatch(r"[0-9]{1,9}", value):  # What a template yields is a string.
+        value = int(value)
+    if not isinstance(value, int) or isinstance(value, bool) or not 2 <= value <= MOST_SHARES:
+        raise Rejected(f"a whole number from 2 to {MOST_SHARES}; 1024 is the share of a zone that declares none")
     return value
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
 
 try:
     import libvirt
@@ -126,6 +126,43 @@ class Hypervisor:
         return {
             domain.name(): domain.info()[4] / 1e9 for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         }
+
+    def running(self, name: str) -> Running | None:
+        """What a running domain has of the host; ``None`` if it does not run."""
+        domain = self._domain(name)
+        if domain is None or not domain.isActive():
+            return None
+        try:
+            _state, _allowed, memory, cpus, _time = domain.info()
+            most = domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
+            # As it was started with; what Xen allows it now, which is in its info, follows each change.
+            return Running(round(memory / 1024), domain.maxMemory() // 1024, cpus, most)
+        except libvirt.libvirtError as error:
+            if not domain.isActive():  # It has ended in between.
+                return None
+            raise RingfenceError(f"libvirt does not say what zone {name} has: {error.get_error_message()}") from error
+
+    def set_memory(self, name: str, memory: int) -> None:
+        """Ask a running domain to have that many MiB, at most those that it was started with."""
+        domain = self._domain(name)
+        self._try(f"set the memory of zone {name}", lambda: domain.setMemoryFlags(memory * 1024, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+    def set_cpus(self, name: str, cpus: int) -> None:
+        """Ask a running domain to use that many virtual CPUs, at most those that it was started with."""
+        domain = self._domain(name)
+        self._try(f"set the CPUs of zone {name}", lambda: domain.setVcpusFlags(cpus, libvirt.VIR_DOMAIN_AFFECT_LIVE))
+
+    def set_weight(self, name: str, weight: int) -> None:
+        """Set the weight of a running domain in Xen's scheduler. By ``xl``: libvirt refuses all schedulers but ``credit``."""
+        domain = self._domain(name)
+        scheduler, _parameters = self._try("name Xen's scheduler", domain.schedulerType)
+        run(["xl", f"sched-{scheduler}", "-d", str(domain.ID()), "-w", str(weight)])
+
+    def online_cpus(self, name: str) -> int:
+        """How many virtual CPUs the kernel of a running domain uses. By ``xl``: libvirt tells how many it was asked to use."""
+        listed = run(["xl", "vcpu-list", str(self._domain(name).ID())]).decode()
+        states = [line.split()[4] for line in listed.splitlines()[1:]]
+        return sum(state != "--p" for state in states)
 
     def uuid(self, name: str) -> str | None:
         """The UUID under which libvirt knows a domain."""

@@ -42,18 +42,33 @@ def ports(
 def memory(steps: Sequence[Step], observed: Mapping[str, Observed], free_memory: Callable[[], int]) -> list[str]:
     """Zones that do not fit into what Xen has free, counting what the steps give back.
 
-    :param free_memory: MiB; asked only if something starts.
+    :param free_memory: MiB; asked only if something starts or gets more.
     """
     starting = {step.name: step.definition.zone.memory for step in steps if step.definition and step.action not in (KEEP, LIVE)}
-    if not starting:
+    resized = {step.name: _growth(step, observed) for step in steps if step.action == LIVE}
+    growing = {name: growth for name, growth in resized.items() if growth > 0}
+    if not starting and not growing:
         return []
     ending = (observed[step.name] for step in steps if step.action not in (KEEP, LIVE) and step.name in observed)
-    given_back = sum(zone.definition.zone.memory + _OVERHEAD for zone in ending if zone.active and zone.definition)
-    needed, free = sum(starting.values()) + _OVERHEAD * len(starting), free_memory() + given_back
+    given_back = sum(_memory(zone) + _OVERHEAD for zone in ending if zone.active)
+    given_back -= sum(growth for growth in resized.values() if growth < 0)
+    needed, free = sum((*starting.values(), *growing.values())) + _OVERHEAD * len(starting), free_memory() + given_back
     if needed <= free:
         return []
-    told = ", ".join(f"{name} {size}MiB" for name, size in starting.items())
-    return [f"memory: the zones to start ({told}) need {needed} MiB with Xen's overhead, and this host has {free} MiB free; declare less"]
+    told = ", ".join(
+        [*(f"{name} {size}MiB" for name, size in starting.items()), *(f"{name} {size}MiB more" for name, size in growing.items())]
+    )
+    zones = f"the zones to {'start or enlarge' if growing else 'start'} ({told})"
+    return [f"memory: {zones} need {needed} MiB with Xen's overhead, and this host has {free} MiB free; declare less"]
+
+
+def _memory(zone: Observed) -> int:
+    return zone.running.memory if zone.running else zone.definition.zone.memory if zone.definition else 0
+
+
+def _growth(step: Step, observed: Mapping[str, Observed]) -> int:
+    """MiB that a zone gets while it runs; less than zero is what it gives back."""
+    return step.definition.zone.memory - _memory(observed[step.name]) if step.definition else 0
 
 
 def owners(sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]) -> list[str]:

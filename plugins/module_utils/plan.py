@@ -15,7 +15,7 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, depths_of
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone, depths_of
 from ansible_collections.ringfence.zones.plugins.module_utils.volumes import Change
 
 REMOVE = "remove"
@@ -30,12 +30,27 @@ _ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
 _WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
 
 
+MEMORY_SLACK = 4
+"""MiB by which what Xen counts for a zone may differ from what it was told to have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Running:
+    """What a zone has of its host now, memory in MiB and virtual CPUs, and the most that it can have until it is started anew."""
+
+    memory: int
+    most_memory: int
+    cpus: int
+    most_cpus: int
+
+
 @dataclasses.dataclass(frozen=True)
 class Observed:
     """A zone as the host has it.
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
-    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs.
+    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if
+    it does not run, or nobody has asked.
     """
 
     name: str
@@ -44,6 +59,7 @@ class Observed:
     whole: bool = True
     crashed: bool = False
     domain_id: int | None = None
+    running: Running | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,8 +142,8 @@ def plan(
     def wave(step: Step) -> tuple[int, int, int]:
         if step.action == REMOVE:
             return (0, -ends.get(step.name, 0), 0)
-        # What gives memory back comes before what only takes it.
-        return (1, begins.get(step.name, 0), 0 if step.action in (RECREATE, RESTART) else 1)
+        # What gives memory back comes before what takes it.
+        return (1, begins.get(step.name, 0), 0 if _shrinks(step) else 1 if step.action in (RECREATE, RESTART) else 2)
 
     steps = [dataclasses.replace(step, wave=wave(step)) for step in steps]
     return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
@@ -138,16 +154,21 @@ def waves(steps: Sequence[Step]) -> list[list[Step]]:
     return [list(together) for _wave, together in itertools.groupby(steps, lambda step: step.wave)]
 
 
+def _shrinks(step: Step) -> bool:
+    """Whether a zone gives memory back while it runs."""
+    return step.action == LIVE and bool(step.before and step.after and step.after["memory"] < step.before["memory"])
+
+
 def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change], adopt_runtime: bool) -> Step:
     name, after = definition.zone.name, fields(definition)
     if observed is None:
         return Step(name, CREATE, ("does not exist",), None, after, definition)
     if observed.definition is None:
         return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
-    before = fields(observed.definition)
+    before = {**fields(observed.definition), **_drifted(definition.zone, observed)}
     reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
     # The peers are no field of the declaration, but follow from those of other zones; a zone finds their names when it starts.
-    actions = {RESTART if key == "peers" else _WEIGHT[FIELDS[key].change] for key in reasons}
+    actions = {RESTART if key == "peers" else _cost(key, definition.zone, observed.running) for key in reasons}
     renewed = sorted(name for name, print_ in definition.secrets.items() if observed.definition.secrets.get(name) not in (None, print_))
     if renewed:
         actions.add(RESTART)
@@ -171,6 +192,31 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
     pending = (f"restart to adopt runtime {_shown(definition.runtime)}",) if outdated else ()
     definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
     return Step(name, LIVE if actions else KEEP, told, before, after, definition, pending=pending)
+
+
+def _drifted(declared: Zone, observed: Observed) -> dict[str, int]:
+    """What a running zone has, where that is not what it was last defined to have: a run was killed, or somebody else has changed it."""
+    if observed.definition is None or observed.running is None:
+        return {}
+    defined, running = observed.definition.zone, observed.running
+    drifted = {}
+    if defined.memory == declared.memory and abs(running.memory - declared.memory) > MEMORY_SLACK:
+        drifted["memory"] = running.memory
+    if defined.cpus == declared.cpus != running.cpus:
+        drifted["cpus"] = running.cpus
+    return drifted
+
+
+def _cost(key: str, declared: Zone, running: Running | None) -> str:
+    """The action that brings a field to what is declared."""
+    if FIELDS[key].change != "resize":
+        return _WEIGHT[FIELDS[key].change]
+    if running is None:
+        return RESTART
+    if key == "cpus":
+        return LIVE if declared.cpus <= running.most_cpus else RESTART
+    # A kernel's own tables are made for the memory that it boots with, and stay: below the half, too little would be left beside them.
+    return LIVE if running.most_memory <= 2 * declared.memory and declared.memory <= running.most_memory else RESTART
 
 
 def _reason(key: str, before: Any, after: Any) -> str:

@@ -33,6 +33,7 @@ class Zone:
     virtualization: str = "auto"
     memory: int = 128
     cpus: int = 1
+    cpu_shares: int = 1024
     entrypoint: tuple[str, ...] | None = None
     command: tuple[str, ...] | None = None
     environment: dict[str, str] = field(default_factory=dict)
@@ -64,8 +65,9 @@ class Zone:
 class Field:
     """How one field is read, and what a change of it costs.
 
-    ``change`` is ``live`` (nothing restarts), ``restart`` (a new boot, the writable layer is kept), ``recreate`` (a new boot
-    with a fresh writable layer, because the image's files below it may differ), or ``identity`` (never compared).
+    ``change`` is ``live`` (nothing restarts), ``resize`` (live within what the zone was started with, else a restart), ``restart`` (a
+    new boot, the writable layer is kept), ``recreate`` (a new boot with a fresh writable layer, because the image's files below it may
+    differ), or ``identity`` (never compared).
     """
 
     parse: Callable[[Any], Any]
@@ -78,8 +80,9 @@ FIELDS: dict[str, Field] = {
     "image": Field(fields.image, "recreate"),
     "kernel": Field(fields.kernel, "restart"),
     "virtualization": Field(fields.choice("auto", "pv", "pvh"), "restart"),
-    "memory": Field(fields.size(fields.SMALLEST_MEMORY), "restart"),
-    "cpus": Field(fields.cpus, "restart"),
+    "memory": Field(fields.size(fields.SMALLEST_MEMORY), "resize"),
+    "cpus": Field(fields.cpus, "resize"),
+    "cpu_shares": Field(fields.cpu_shares, "live"),
     "entrypoint": Field(fields.words, "restart"),
     "command": Field(fields.words, "restart"),
     "environment": Field(fields.environment, "restart"),

@@ -63,6 +63,9 @@ overlay /run/ringfence/root overlay lowerdir=/image,upperdir=/writable/upper,wor
 """
 """What the zone's init mounts, in this order, with one process."""
 
+_NOT_IN_INITRD = ("live", "resize")
+"""What a change of the fields costs of which the initrd holds nothing."""
+
 _XVDA = (202, 0)
 """Linux's numbers of Xen's first virtual disk (devices.txt)."""
 
@@ -98,7 +101,11 @@ def initrd(store: Store, definition: Definition) -> Path:
     Each has a name of its own, so that what a zone is defined to be and what it boots cannot differ, whenever a run is killed.
     """
     # What has no value is left out, so that a field which a later version adds is no difference.
-    told = {name: value for name, value in fields(definition).items() if value and (name not in FIELDS or FIELDS[name].change != "live")}
+    told = {
+        name: value
+        for name, value in fields(definition).items()
+        if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
+    }
     identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
     return directory(store, definition.zone.name) / f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import kernels, network, runtime, volumes, zone_files
@@ -36,6 +37,8 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
         }
         if zone.definition:
             result.update(shown(fields(zone.definition)))
+            running = hypervisor.running(name) if zone.active else None
+            result["running"] = dataclasses.asdict(running) if running else None
             result["address"] = network.address(zone.definition.index)
             result["kernel_release"] = releases.get(zone.definition.kernel)
             result["runtime_outdated"] = current is not None and zone.definition.runtime != current.digest

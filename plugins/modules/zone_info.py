@@ -88,11 +88,30 @@ zones:
       description: V(pv) or V(pvh).
       type: str
     memory:
-      description: Memory in MiB.
+      description: Memory in MiB, as the zone is defined.
       type: int
     cpus:
-      description: Virtual CPUs.
+      description: Virtual CPUs, as the zone is defined.
       type: int
+    cpu_shares:
+      description: Weight among the zones of the host.
+      type: int
+    running:
+      description: What the zone has of its host now; V(none) if it does not run.
+      type: dict
+      contains:
+        memory:
+          description: Memory in MiB, as Xen counts it.
+          type: int
+        most_memory:
+          description: The memory that it was started with, in MiB.
+          type: int
+        cpus:
+          description: The virtual CPUs that it was asked to use.
+          type: int
+        most_cpus:
+          description: The virtual CPUs that it was started with.
+          type: int
     entrypoint:
       description: As declared.
       type: list

@@ -28,8 +28,12 @@ options:
       - "C(kernel): name of a kernel that M(ringfence.zones.kernels) has deployed. Default: the host's default kernel.
         A change restarts the zone."
       - "C(virtualization): V(auto) (default; PVH where host and kernel can, else PV), V(pv) or V(pvh). A change restarts the zone."
-      - "C(memory): a size with its unit, at least 64MiB. Default V(128MiB). A change restarts the zone."
-      - "C(cpus): virtual CPUs, 1 to 64. Default V(1). A change restarts the zone."
+      - "C(memory): a size with its unit, at least 64MiB. Default V(128MiB). A change is applied while the zone runs, within what it was
+        started with, that is from half of it up to it; any other restarts the zone."
+      - "C(cpus): virtual CPUs, 1 to 64. Default V(1). A change is applied while the zone runs, within what it was started with; more
+        restart the zone."
+      - "C(cpu_shares): weight among the zones of the host when they want more CPU than there is, 2 to 262144. Default V(1024). A change is
+        applied while the zone runs."
       - "C(entrypoint), C(command): lists of strings, as in Compose. A change restarts the zone."
       - "C(environment): a mapping, or a list of C(NAME=value). A change restarts the zone."
       - "C(env_file): an absolute path on the host, or a list of paths or of C({path: /file, required: false}), in Compose's format. What
@@ -84,7 +88,8 @@ options:
     default: false
   start_timeout:
     description:
-      - Seconds within which the container of a zone must have started, and be healthy if it has a health check.
+      - Seconds within which the container of a zone must have started, and be healthy if it has a health check; also within which a running
+        zone must have given back or taken the memory and CPUs of a change.
       - A running zone that does not come up with a change runs as before afterwards, and the module fails. That change is not tried again
         until the declaration changes or O(retry) is set.
     type: float
@@ -189,6 +194,9 @@ zones:
       type: int
     cpus:
       description: Virtual CPUs.
+      type: int
+    cpu_shares:
+      description: Weight among the zones of the host.
       type: int
     entrypoint:
       description: As declared.

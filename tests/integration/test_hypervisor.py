@@ -15,7 +15,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.domain import Defi
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 FILES = Files(Path("/k/vmlinux"), Path("/z/initrd"), ((Path("/base.img"), False),))
@@ -64,6 +64,51 @@ def test_a_zone_is_defined_started_stopped_and_forgotten(host: Hypervisor) -> No
     assert not host.observe()[0]["web"].active
     host.undefine("web")
     assert host.observe() == ({}, {FOREIGN})
+
+
+def test_memory_and_cpus_of_a_zone_change_within_what_it_was_started_with(host: Hypervisor) -> None:
+    _define(host, dataclasses.replace(DEFINITION, zone=dataclasses.replace(DEFINITION.zone, cpus=2)))
+    assert (host.running("web"), host.running("none")) == (None, None)
+    host.start("web")
+    assert host.running("web") == Running(128, 128, 2, 2)
+    host.set_memory("web", 96)
+    host.set_cpus("web", 1)
+    assert host.running("web") == Running(96, 128, 1, 2)
+    _define(host)
+    assert host.running("web") == Running(96, 128, 1, 2)
+    host.set_memory("web", 128)
+    host.set_cpus("web", 2)
+    assert host.running("web") == Running(128, 128, 2, 2)
+    with pytest.raises(RingfenceError, match="libvirt cannot set the memory of zone web: "):
+        host.set_memory("web", 129)
+    with pytest.raises(RingfenceError, match="libvirt cannot set the CPUs of zone web: "):
+        host.set_cpus("web", 3)
+    assert host.running("web") == Running(128, 128, 2, 2)
+
+
+LISTED = b"""\
+Name                                ID  VCPU   CPU State   Time(s) Affinity (Hard / Soft)
+web                                  1     0    0   r--       1.2  all / all
+web                                  1     1    1   -b-       1.1  all / all
+web                                  1     2    -   --p       0.1  all / all
+"""
+
+
+def test_what_libvirt_does_not_do_is_done_with_xl(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(argv: list[str]) -> bytes:
+        ran.append(argv)
+        return LISTED
+
+    monkeypatch.setattr(hypervisor, "run", run)
+    monkeypatch.setattr(libvirt.virDomain, "schedulerType", lambda _domain: ("credit2", 2))
+    _define(host)
+    host.start("web")
+    number = str(host.domain_id("web"))
+    host.set_weight("web", 512)
+    assert host.online_cpus("web") == 2
+    assert ran == [["xl", "sched-credit2", "-d", number, "-w", "512"], ["xl", "vcpu-list", number]]
 
 
 def test_what_is_asked_of_a_zone_that_is_gone_is_done(host: Hypervisor) -> None:

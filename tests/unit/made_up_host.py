@@ -6,7 +6,7 @@ import json
 import stat
 import xml.etree.ElementTree as ET
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ import pytest
 from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, images, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -91,6 +91,8 @@ class Domain:
     xml: str
     autostart: bool = False
     number: int | None = None
+    running: Running | None = None
+    """While it runs."""
 
 
 @dataclass
@@ -104,6 +106,8 @@ class Hypervisor:
     possible: tuple[str, ...] = ("pv", "pvh")
     free: int = 1024
     unstartable: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)
+    """Zones whose kernels neither give memory back nor switch CPUs off."""
     said: dict[str, bytes] = field(default_factory=dict)
     """The record that a zone writes when it starts, if not that it runs."""
 
@@ -127,6 +131,31 @@ class Hypervisor:
     def domain_id(self, name: str) -> int | None:
         return self.domains[name].number if name in self.domains else None
 
+    def running(self, name: str) -> Running | None:
+        return self.domains[name].running if self.domain_id(name) is not None else None
+
+    def set_memory(self, name: str, memory: int) -> None:
+        self.calls.append(f"memory {name} {memory}")
+        self._resize(name, memory=memory)
+
+    def set_cpus(self, name: str, cpus: int) -> None:
+        self.calls.append(f"cpus {name} {cpus}")
+        self._resize(name, cpus=cpus)
+
+    def _resize(self, name: str, **size: int) -> None:
+        running = self.running(name)
+        if running is None:
+            raise RingfenceError("domain is not running")
+        if name not in self.stubborn:
+            self.domains[name].running = replace(running, **size)
+
+    def set_weight(self, name: str, weight: int) -> None:
+        self.calls.append(f"weight {name} {weight}")
+
+    def online_cpus(self, name: str) -> int:
+        running = self.running(name)
+        return running.cpus if running else 0
+
     def uuid(self, name: str) -> str | None:
         return f"uuid-of-{name}" if name in self.domains else None
 
@@ -134,7 +163,7 @@ class Hypervisor:
         name = ET.fromstring(xml).findtext("name") or ""
         self.calls.append(f"define {name}")
         before = self.domains.get(name)
-        self.domains[name] = Domain(xml, autostart, before.number if before else None)
+        self.domains[name] = Domain(xml, autostart, before.number if before else None, before.running if before else None)
 
     def start(self, name: str) -> None:
         self.calls.append(f"start {name}")
@@ -145,6 +174,8 @@ class Hypervisor:
         self.domains[name].number = len(self.calls)
         said = self.said.get(name, RECORD % (b"running", b"-"))
         root = ET.fromstring(self.domains[name].xml)
+        memory, cpus = (int(root.findtext(tag) or 0) for tag in ("memory", "vcpu"))
+        self.domains[name].running = Running(memory, memory, cpus, cpus)
         (layer,) = (disk.attrib["file"] for disk in root.iterfind("devices/disk/source") if "/writable-" in disk.attrib["file"])
         _write_record(Path(layer), said)
 

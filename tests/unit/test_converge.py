@@ -18,6 +18,7 @@ from made_up_host import RECORD, Host, digest, reference
 from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Running
 
 
 @pytest.fixture
@@ -69,6 +70,7 @@ def test_a_zone_is_created_started_and_reported(host: Host) -> None:
             "virtualization": "pvh",
             "memory": 128,
             "cpus": 1,
+            "cpu_shares": 1024,
             "environment": ["SECRET"],
             "ports": ["8080:80/tcp"],
             "restart": "always",
@@ -103,6 +105,9 @@ def test_converging_again_changes_nothing_and_asks_no_registry(host: Host) -> No
     ("fields", "action", "calls"),
     [
         ({"ports": ["1:1"]}, "live", ["define web"]),
+        ({"memory": "96MiB"}, "live", ["memory web 96", "define web"]),
+        ({"cpu_shares": 2048}, "live", ["weight web 512", "define web"]),
+        ({"cpus": 2}, "restart", ["stop web", "define web", "start web"]),
         ({"memory": "256MiB"}, "restart", ["stop web", "define web", "start web"]),
         ({"kernel": "old"}, "restart", ["stop web", "define web", "start web"]),
         ({"image": reference("2")}, "recreate", ["stop web", "define web", "start web"]),
@@ -429,6 +434,91 @@ def test_memory_of_zones_that_keep_running_does_not_count(host: Host) -> None:
     host.converge(_zone(memory="600MiB"))
     host.hypervisor.free = 0
     assert _actions(host.converge(_zone(memory="600MiB", ports=["1:1"]))) == {"web": "live"}
+
+
+def test_memory_that_a_zone_gets_while_it_runs_has_to_be_free(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.converge(_zone(memory="400MiB"))
+    host.hypervisor.free = 199
+    (problem,) = _problems(host, _zone(memory="600MiB"))
+    assert problem == (
+        "memory: the zones to start or enlarge (web 200MiB more) need 200 MiB with Xen's overhead, and this host has 199 MiB free; "
+        "declare less"
+    )
+    host.hypervisor.free = 200
+    assert _actions(host.converge(_zone(memory="600MiB"))) == {"web": "live"}
+
+
+def test_memory_that_a_zone_gives_back_while_it_runs_is_there_for_others(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.hypervisor.free = 0
+    assert _problems(host, _zone(memory="464MiB"), _zone("db", memory="129MiB"))
+    host.hypervisor.calls.clear()
+    assert _actions(host.converge(_zone(memory="464MiB"), _zone("db"))) == {"db": "create", "web": "live"}
+    assert host.hypervisor.calls == ["memory web 464", "define web", "define db", "start db"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "calls", "told"),
+    [
+        ({"memory": "96MiB"}, ["memory web 96", "memory web 128"], "memory: it has 128 MiB instead of 96 MiB after 0.3 s"),
+        ({"cpus": 1}, ["cpus web 1", "cpus web 2"], "cpus: it uses 2 instead of 1 after 0.3 s"),
+        (
+            {"memory": "96MiB", "cpus": 1, "cpu_shares": 512},
+            ["memory web 96", "cpus web 1", "weight web 128", "memory web 128", "cpus web 2", "weight web 256"],
+            "memory: it has 128 MiB instead of 96 MiB; cpus: it uses 2 instead of 1 after 0.3 s",
+        ),
+    ],
+)
+def test_a_zone_that_does_not_follow_is_as_before(host: Host, fields: dict[str, Any], calls: list[str], told: str) -> None:
+    host.converge(_zone(cpus=2))
+    before = host.hypervisor.domains["web"].xml
+    changed = {"cpus": 2, "ports": ["1111:1"], **fields}
+    host.hypervisor.stubborn.add("web")
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(**changed), start_timeout=0.3)
+    hint = "stop it with `zonectl stop web`, and it will be started so; the zone runs as before"
+    assert report.failures == [f"zone web: live: {told}; {hint}"]
+    assert (host.hypervisor.calls, host.hypervisor.domains["web"].xml) == (calls, before)
+    assert "1111" not in str(host.table)
+    assert not host.converge(_zone(cpus=2)).changed
+    host.hypervisor.stubborn.clear()
+    assert _actions(host.converge(_zone(**changed))) == {"web": "live"}
+    assert "1111" in str(host.table)
+    assert not host.converge(_zone(**changed)).changed
+
+
+@pytest.mark.parametrize("again", ["96MiB", "128MiB"])
+def test_a_run_that_was_killed_while_it_resized_a_zone_is_repaired(host: Host, again: str) -> None:
+    """Also when the declaration was taken back in between."""
+    host.converge(_zone())
+    host.hypervisor.set_memory("web", 96)
+    report = host.converge(_zone(memory=again))
+    assert _actions(report) == {"web": "live"}
+    assert host.hypervisor.domains["web"].running == Running(int(again[:-3]), 128, 1, 1)
+    assert not host.converge(_zone(memory=again)).changed
+
+
+def test_a_zone_that_ends_while_it_is_resized_is_defined_as_declared(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+
+    def end(name: str, _memory: int) -> None:
+        host.hypervisor.domains[name].number = None
+        raise RingfenceError("domain is not running")
+
+    monkeypatch.setattr(host.hypervisor, "set_memory", end)
+    assert host.converge(_zone(memory="96MiB")).failures == []
+    assert _actions(host.converge(_zone(memory="96MiB"))) == {"web": "start"}
+    assert host.hypervisor.domains["web"].running == Running(96, 96, 1, 1)
+
+
+def test_what_was_resized_starts_again_with_what_is_declared(host: Host) -> None:
+    host.converge(_zone())
+    made = made_up_host.only(host.store, "web", "initrd")
+    host.converge(_zone(memory="96MiB"))
+    assert made_up_host.only(host.store, "web", "initrd") == made
+    assert _actions(host.converge(_zone(memory="96MiB", user="1"))) == {"web": "restart"}
+    assert _actions(host.converge(_zone(memory="128MiB", user="1"))) == {"web": "restart"}
 
 
 def test_zones_that_fit_one_by_one_but_not_together_are_refused(host: Host) -> None:

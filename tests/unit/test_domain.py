@@ -83,6 +83,12 @@ def test_what_is_no_metadata_is_told(text: str) -> None:
         parse_metadata(text)
 
 
+@pytest.mark.parametrize(("shares", "expected"), [(2, 1), (1023, 255), (1024, 256), (262144, 65535)])
+def test_shares_are_a_weight_of_xen(shares: int, expected: int) -> None:
+    zone = dataclasses.replace(DEFINITION.zone, cpu_shares=shares)
+    assert _xml(dataclasses.replace(DEFINITION, zone=zone)).findtext("cputune/shares") == str(expected)
+
+
 def test_the_domain_has_the_resources_that_are_declared() -> None:
     domain = _xml()
     assert domain.attrib == {"type": "xen"}

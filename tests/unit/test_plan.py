@@ -9,7 +9,7 @@ import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Step, plan
+from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running, Step, plan, waves
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.volumes import Change
 
@@ -49,8 +49,9 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
     "image": ({"image": TWO}, "recreate", f"image {ONE[:19]}… → {TWO[:19]}…"),
     "kernel": ({"kernel": TWO}, "restart", f"kernel {ONE[:19]}… → {TWO[:19]}…"),
     "virtualization": ({"mode": "pvh"}, "restart", "virtualization pv → pvh"),
-    "memory": ({"memory": 256}, "restart", "memory 128 → 256"),
-    "cpus": ({"cpus": 2}, "restart", "cpus 1 → 2"),
+    "memory": ({"memory": 96}, "resize", "memory 128 → 96"),
+    "cpus": ({"cpus": 2}, "resize", "cpus 1 → 2"),
+    "cpu_shares": ({"cpu_shares": 512}, "live", "cpu_shares 1024 → 512"),
     "entrypoint": ({"entrypoint": ("sh",)}, "restart", "entrypoint None → ('sh',)"),
     "command": ({"command": ("sh",)}, "restart", "command None → ('sh',)"),
     "environment": ({"environment": {"A": "1"}}, "restart", "environment A"),
@@ -88,14 +89,61 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
 
 @pytest.mark.parametrize("field", DIFFERENCES)
 def test_each_field_costs_what_the_table_says(field: str) -> None:
-    changes, action, reason = DIFFERENCES[field]
+    changes, cost, reason = DIFFERENCES[field]
+    action = "restart" if cost == "resize" else cost  # It is not known what the zone was started with.
     step = _one(_definition(**changes), _observed(_definition()))
     assert (step.action, step.reasons) == (action, (reason,))
-    assert action == FIELDS[field].change
+    assert cost == FIELDS[field].change
     assert step.definition == _definition(**changes)
     assert step.before is not None
     assert step.after is not None
     assert {key for key in step.after if step.after[key] != step.before[key]} == {field}
+
+
+@pytest.mark.parametrize(
+    ("changes", "action"),
+    [
+        ({"memory": 256}, "live"),
+        ({"memory": 128}, "live"),
+        ({"memory": 127}, "restart"),
+        ({"memory": 257}, "restart"),
+        ({"cpus": 1}, "live"),
+        ({"cpus": 4}, "live"),
+        ({"cpus": 5}, "restart"),
+        ({"memory": 256, "cpus": 5}, "restart"),
+        ({"memory": 256, "user": "1"}, "restart"),
+        ({"memory": 256, "image": TWO}, "recreate"),
+    ],
+)
+def test_memory_and_cpus_change_live_within_what_the_zone_was_started_with(changes: dict[str, Any], action: str) -> None:
+    before = _definition(memory=192, cpus=2)
+    observed = dataclasses.replace(_observed(before), running=Running(192, 256, 2, 4))
+    declared = _definition(**{"memory": 192, "cpus": 2, **changes})
+    step = _one(declared, observed)
+    assert (step.action, step.definition) == (action, declared)
+    assert _one(declared, _observed(before, active=False)).action == ("recreate" if action == "recreate" else "restart")
+
+
+@pytest.mark.parametrize(
+    ("running", "action", "reasons"),
+    [
+        (Running(132, 256, 1, 2), "keep", ()),
+        (Running(124, 256, 1, 2), "keep", ()),
+        (Running(133, 256, 1, 2), "live", ("memory 133 → 128",)),
+        (Running(100, 256, 2, 2), "live", ("memory 100 → 128", "cpus 2 → 1")),
+        (Running(100, 120, 1, 2), "restart", ("memory 100 → 128",)),
+    ],
+)
+def test_what_a_zone_has_is_brought_back_to_what_it_is_defined_to_have(running: Running, action: str, reasons: tuple[str, ...]) -> None:
+    step = _one(_definition(), dataclasses.replace(_observed(_definition()), running=running))
+    assert (step.action, step.reasons) == (action, reasons)
+
+
+def test_memory_is_given_back_before_anything_takes_it() -> None:
+    observed = {name: dataclasses.replace(_observed(_definition(name)), running=Running(128, 256, 1, 1)) for name in ("a", "b", "c")}
+    declared = [_definition("a", memory=256), _definition("b", memory=512), _definition("c", memory=96), _definition("d")]
+    observed["c"] = dataclasses.replace(observed["c"], running=Running(128, 128, 1, 1))
+    assert [[step.name for step in together] for together in waves(plan(declared, [], observed, {}))] == [["c"], ["b"], ["d", "a"]]
 
 
 def test_every_field_that_is_compared_has_a_case_above() -> None:

@@ -70,6 +70,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("memory", "1.5GiB", "'1.5GiB'", SIZE),
     ("memory", "1TiB", "'1TiB'", SIZE),
     ("memory", "9" * 5000 + "MiB", "'9999", SIZE),
+    *(("cpu_shares", value, repr(value), "a whole number from 2 to 262144") for value in (1, 262145, 1.5, True, "many", "-5")),
     ("cpus", 0, "0", CPUS),
     ("cpus", 65, "65", CPUS),
     ("cpus", 0.5, "0.5", CPUS),
@@ -331,6 +332,8 @@ def test_a_null_is_as_if_the_field_were_not_there() -> None:
         ("memory", "2GiB", 2048),
         ("memory", "2g", 2048),
         ("cpus", 64, 64),
+        ("cpu_shares", 2, 2),
+        ("cpu_shares", "262144", 262144),
         ("cpus", "2", 2),
         ("entrypoint", [], ()),
         ("command", ["sh", "-c", "echo 'a b'\n"], ("sh", "-c", "echo 'a b'\n")),
@@ -508,6 +511,7 @@ def test_a_volume_has_one_user() -> None:
 
 CHANGES = {
     "live": "A change is applied while the zone runs.",
+    "resize": "A change is applied while the zone runs, within what it was started with",
     "restart": "A change restarts the zone.",
     "recreate": "A change recreates the zone with a fresh writable layer.",
 }

@@ -251,7 +251,9 @@ def test_a_zone_is_whole_with_all_of_its_files_only(host: Host) -> None:
     [
         ({"ports": (Port(80, 80),)}, True),
         ({"labels": {"a": "b"}}, True),
-        ({"memory": 256}, False),
+        ({"memory": 256}, True),
+        ({"cpus": 2}, True),
+        ({"cpu_shares": 2}, True),
         ({"environment": {}}, False),
         ({"healthcheck": Healthcheck(test=("true",))}, False),
     ],
@@ -266,7 +268,7 @@ def test_each_definition_that_a_restart_is_for_has_an_initrd_of_its_own(host: Ho
 def test_what_a_definition_does_not_use_is_deleted(host: Host) -> None:
     own = _write(host)
     used = set(own.iterdir())
-    _write(host, dataclasses.replace(ZONE, memory=256))
+    _write(host, dataclasses.replace(ZONE, user="1"))
     (own / "refused.json").touch()
     (own / "writable-0.img").touch()
     zone_files.tidy(host.store, _definition())

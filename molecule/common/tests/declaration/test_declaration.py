@@ -114,6 +114,24 @@ def test_the_command_on_the_host_shows_and_enters_zones(live: Live) -> None:
     assert "GET / HTTP" in log
 
 
+def test_memory_and_weight_change_while_a_zone_runs(live: Live) -> None:
+    """What the zone's kernel and Xen say, and not only libvirt; the zone is the same one all the time."""
+    web, api = live.declared["web"], live.declared["api"]
+    look = "xl list api | tail -n 1 | awk '{print $2, $3}'; xl sched-credit2 -d api | tail -n 1 | awk '{print $NF, $(NF-1)}'"
+    total = "sed -n 's/^MemTotal: *\\([0-9]*\\) kB$/\\1/p' /proc/meminfo"
+    whole = int(live.in_zone("api", total))
+    number = live.run("xl domid api").strip()
+    for memory, shares, action in ((96, 2048, "live"), (96, 2048, "keep"), (128, 1024, "live"), (128, 1024, "keep")):
+        done = live.converge(web, {**api, "memory": f"{memory}MiB", "cpu_shares": shares}, data=GROWN)
+        assert not done["failed"], done
+        found = {zone["name"]: (zone["action"], zone.get("domain_id")) for zone in done["zones"]}
+        assert (done["changed"], found["api"]) == (action == "live", (action, int(number)))
+        domain, size, *weight = live.run(look).split()
+        assert (domain, abs(int(size) - memory) <= 4) == (number, True)
+        assert str(shares // 4) in weight
+        assert abs(whole - (128 - memory) * 1024 - int(live.in_zone("api", total))) <= 4 * 1024
+
+
 def test_a_change_with_which_a_zone_does_not_come_up_is_taken_back(live: Live) -> None:
     web, api = live.declared["web"], live.declared["api"]
     sick = {**web, "healthcheck": {"test": ["CMD", "false"], "interval": "1s", "retries": 1}}
