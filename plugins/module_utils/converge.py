@@ -362,6 +362,7 @@ class _Converge:
             result.update(
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),
+                address6=network.address6(definition.index),
                 domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
             )
         return result

@@ -490,7 +490,7 @@ def networks(value: Any) -> Networks:
 
 def _traffic(value: Any, key: str, parse: Callable[[Any], str]) -> tuple[Traffic, ...]:
     kind = "egress" if key == "to" else "ingress"
-    whom = "an IPv4 network such as 10.0.0.0/8" if key == "to" else "the name of a zone"
+    whom = "a network such as 10.0.0.0/8 or 2001:db8::/32" if key == "to" else "the name of a zone"
     accepted = f"{kind} as a list of {{{key}: …, ports: […]}}, with {whom} and ports such as 1883, '53/udp' or '8000-8010/tcp'"
     rules = []
     for entry in value if isinstance(value, list) else [None] if value is not None else []:
@@ -513,7 +513,7 @@ def _traffic_port(value: Any, accepted: str) -> str:
 
 
 def _network(value: Any) -> str:
-    return str(ipaddress.IPv4Network(value if isinstance(value, str) else ""))
+    return str(ipaddress.ip_network(_unscoped(value)))
 
 
 def dns(value: Any) -> tuple[str, ...]:
@@ -538,6 +538,11 @@ def extra_hosts(value: Any) -> dict[str, str]:
 
 def _address(value: Any, accepted: str) -> str:
     try:
-        return str(ipaddress.ip_address(value.strip("[]") if isinstance(value, str) else ""))
+        return str(ipaddress.ip_address(_unscoped(value).strip("[]")))
     except ValueError:
         raise Rejected(accepted) from None
+
+
+def _unscoped(value: Any) -> str:
+    """The text of an address without an interface (``%eth0``), which Python takes whatever is in it; else one that is none."""
+    return value if isinstance(value, str) and "%" not in value else ""

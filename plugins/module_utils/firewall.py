@@ -38,7 +38,7 @@ def load(store: Store, text: str) -> None:
 
 def _link(definition: Definition) -> network.Link:
     zone = definition.zone
-    return network.Link(definition.index, zone.ports, zone.networks, tuple(server for server in zone.dns if ":" not in server))
+    return network.Link(definition.index, zone.ports, zone.networks, zone.dns)
 
 
 def _table_loaded() -> bool:

@@ -4,27 +4,30 @@
 """Addresses, links and nftables rules of a host's zones. Pure text; nothing here runs a command.
 
 Each zone has a routed point-to-point link of its own: no bridge, so no layer 2 is shared. The zone with index N has the
-address ``198.18.0.0 + N``, the interface ``rzN`` on the host, and ``169.254.1.1`` on the host's side of the link as its
-gateway. The range is that of RFC 2544, which no site routes; a zone's address never leaves its host.
+addresses ``198.18.0.0 + N`` and ``fd72:696e:6766::N``, the interface ``rzN`` on the host, and ``169.254.1.1`` and ``fe80::1`` as its
+gateways. The ranges are that of RFC 2544, which no site routes, and a unique local one; a zone's address never leaves its host.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
 
 GATEWAY = "169.254.1.1"
+GATEWAY6 = "fe80::1"
+"""Nobody has this address: both ends of a link have the zone's MAC address, so that none has to be asked for."""
+_PREFIX6 = "fd72:696e:6766::"
 _RANGE = ipaddress.IPv4Network("198.18.0.0/16")
 _LAST_INDEX = 9999
 
 
 @dataclass(frozen=True)
 class Link:
-    """What the rules have to know of one zone. ``servers`` are the IPv4 addresses of its name servers, which it may always ask."""
+    """What the rules have to know of one zone. ``servers`` are the addresses of its name servers, which it may always ask."""
 
     index: int
     ports: tuple[Port, ...] = ()
@@ -35,6 +38,11 @@ class Link:
 def address(index: int) -> str:
     """The IPv4 address of the zone with this index."""
     return str(_RANGE.network_address + index)
+
+
+def address6(index: int) -> str:
+    """The IPv6 address of the zone with this index, whose decimal digits are its last group: the script ``vif`` knows no more than them."""
+    return f"{_PREFIX6}{index}"
 
 
 def interface(index: int) -> str:
@@ -63,42 +71,34 @@ def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
     return result
 
 
-def ruleset(links: Mapping[str, Link], *, routes_others: bool) -> str:
+def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str:
     """The nftables table ``inet ringfence`` as one transaction that replaces it. No other table is touched.
 
     Closed unless declared: between zones, from a zone to the host, and from a zone to the network.
 
     :param links: every zone of the host, by name.
-    :param routes_others: whether the host was a router before it had zones. If not, what is neither for nor from a zone is dropped:
-        forwarding, which published ports need, makes no router of it.
+    :param routes_others: of ``ipv4`` and ``ipv6`` those for which the host was a router before it had zones. Of the others, what is
+        neither for nor from a zone is dropped: forwarding, which published ports need, makes no router of it.
     """
     ordered = sorted(links.values(), key=lambda link: link.index)
-    maps = {
-        protocol: ", ".join(
-            f"{port.host} : {address(link.index)} . {port.zone}"
-            for link in ordered
-            for port in sorted(link.ports)
-            if port.protocol == protocol
-        )
-        for protocol in ("tcp", "udp")
-    }
     lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
-    for protocol, elements in maps.items():
-        lines.append(f"    map published_{protocol} {{")
-        lines.append("        type inet_service : ipv4_addr . inet_service")
-        if elements:
-            lines.append(f"        elements = {{ {elements} }}")
-        lines.append("    }")
-    sources = ", ".join(f'"{interface(index)}" . {address(index)}' for index in (link.index for link in ordered))
+    for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
+        for protocol in ("tcp", "udp"):
+            ports = [
+                f"{port.host} : {of(link.index)} . {port.zone}"
+                for link in ordered
+                for port in sorted(link.ports)
+                if port.protocol == protocol
+            ]
+            lines += _collection(f"map published{suffix}_{protocol}", f"inet_service : {kind} . inet_service", ports)
+        sources = [f'"{interface(link.index)}" . {of(link.index)}' for link in ordered]
+        lines += _collection(f"set sources{suffix}", f"ifname . {kind}", sources)
     lines += [
-        "    set sources {",
-        "        type ifname . ipv4_addr",
-        *([f"        elements = {{ {sources} }}"] if sources else []),
-        "    }",
         *_CHAINS,
         "    chain forward {",
         "        type filter hook forward priority filter; policy accept;",
-        f'        iifname != "rz*" oifname != "rz*" {"accept" if routes_others else "drop"}',
+        *(f'        meta nfproto {family} iifname != "rz*" oifname != "rz*" accept' for family in sorted(routes_others)),
+        '        iifname != "rz*" oifname != "rz*" drop',
         "        ct state established,related accept",
         '        oifname "rz*" iifname != "rz*" ct status dnat accept',
         *(f"        {rule}" for link in ordered for rule in _declared(link, links)),
@@ -110,12 +110,18 @@ def ruleset(links: Mapping[str, Link], *, routes_others: bool) -> str:
     return "\n".join(lines)
 
 
+def _collection(head: str, kind: str, elements: Sequence[str]) -> list[str]:
+    """The lines of a map or a set."""
+    told = [f"        elements = {{ {', '.join(elements)} }}"] if elements else []
+    return [f"    {head} {{", f"        type {kind}", *told, "    }"]
+
+
 def _declared(link: Link, links: Mapping[str, Link]) -> list[str]:
     """The rules that let a zone's declared connections through."""
     own = interface(link.index)
     asked = [Traffic(server, ("53/tcp", "53/udp")) for server in link.servers]
     rules = [
-        f'iifname "{own}" oifname != "rz*" ip daddr {traffic.peer}{match} accept'
+        f'iifname "{own}" oifname != "rz*" {"ip6" if ":" in traffic.peer else "ip"} daddr {traffic.peer}{match} accept'
         for traffic in (*asked, *link.networks.egress)
         for match in _matches(traffic.ports)
     ]
@@ -139,25 +145,31 @@ _CHAINS = """\
     chain spoofed {
         # Before anything else looks at a packet of a zone: its source must be the zone's own address.
         type filter hook prerouting priority raw; policy accept;
-        iifname "rz*" meta nfproto ipv6 drop
         iifname "rz*" iifname . ip saddr != @sources drop
+        iifname "rz*" iifname . ip6 saddr != @sources6 drop
     }
     chain published_from_outside {
         type nat hook prerouting priority dstnat; policy accept;
         iifname "rz*" accept
         meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
         meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
+        # A link-local address is not routed on.
+        ip6 daddr != fe80::/10 fib daddr type local dnat ip6 to tcp dport map @published6_tcp
+        ip6 daddr != fe80::/10 fib daddr type local dnat ip6 to udp dport map @published6_udp
     }
     chain published_from_the_host {
         # The priority dstnat by number: Debian 12 refuses the name in this hook.
         type nat hook output priority -100; policy accept;
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
+        ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to tcp dport map @published6_tcp
+        ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to udp dport map @published6_udp
     }
     chain leaving {
         # A zone's address means nothing beyond its host. What no rule lets out does not come here.
         type nat hook postrouting priority srcnat; policy accept;
         ip saddr 198.18.0.0/16 oifname != "rz*" masquerade
+        ip6 saddr fd72:696e:6766::/64 oifname != "rz*" masquerade
     }
     chain input {
         type filter hook input priority filter; policy accept;

@@ -210,6 +210,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "BASE_FILESYSTEM": runtime.filesystem,
         "ADDRESS": network.address(definition.index),
         "GATEWAY": network.GATEWAY,
+        "ADDRESS6": network.address6(definition.index),
+        "GATEWAY6": network.GATEWAY6,
         "RESTART": name,
         "RESTART_LIMIT": limit or "0",
         "STOP_SIGNAL": definition.zone.stop_signal or word(_described(image), "StopSignal") or "TERM",

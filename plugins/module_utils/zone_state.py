@@ -40,6 +40,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
             running = hypervisor.running(name) if zone.active else None
             result["running"] = dataclasses.asdict(running) if running else None
             result["address"] = network.address(zone.definition.index)
+            result["address6"] = network.address6(zone.definition.index)
             result["kernel_release"] = releases.get(zone.definition.kernel)
             result["runtime_outdated"] = current is not None and zone.definition.runtime != current.digest
         found.append(result)

@@ -119,7 +119,7 @@ def main() -> None:
     )
     store = Store(Path(module.params["store"]))
     # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
-    needless = {str(FORWARDING)} if routes_others() else set()
+    needless = {str(FORWARDING)} if "ipv4" in routes_others() else set()
     files = [HostFile(**entry) for entry in module.params["files"] if entry["path"] not in needless]
     library = [HostFile(f"{_LIBRARY}/{name}", text) for name, text in sorted(module.params["library"].items())]
     try:

@@ -12,9 +12,11 @@ import dataclasses
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network
@@ -22,13 +24,34 @@ from ansible_collections.ringfence.zones.plugins.module_utils.fields import Netw
 from ansible_collections.ringfence.zones.plugins.module_utils.network import Link
 
 VIF = Path(__file__).parents[2] / "roles" / "runtime" / "files" / "vif"
-HOST, OUTSIDE = "10.9.0.1", "10.9.0.2"
-BEYOND = "10.8.0.2"
+ROUTER = "fe80::2"
+"""Link-local address of the machine outside, which announces itself as a router to the host."""
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
 
+_IPV6_TRANSPARENT = 75
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """The addresses of one family: of the host, of the machines outside and beyond, of zones and of what they have for a gateway."""
+
+    name: str
+    kind: socket.AddressFamily
+    host: str
+    outside: str
+    beyond: str
+    network: str
+    zone: Callable[[int], str]
+    gateway: str
+
+
+FAMILIES = (
+    Family("IPv4", socket.AF_INET, "10.9.0.1", "10.9.0.2", "10.8.0.2", "10.9.0.0/24", network.address, network.GATEWAY),
+    Family("IPv6", socket.AF_INET6, "fd00:9::1", "fd00:9::2", "fd00:8::2", "fd00:9::/64", network.address6, f"{network.GATEWAY6}%eth0"),
+)
 
 
 def run(*argv: str, stdin: str = "", **environment: str) -> None:
@@ -52,32 +75,47 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def add_zone(index: int, fakes: Path) -> None:
-    """What Xen's tool stack, the script ``vif`` and the zone's init do."""
-    name, address = f"zone{index}", network.address(index)
+def add_zone(index: int, fakes: Path, *, older: bool = False) -> None:
+    """What Xen's tool stack, the script ``vif`` and the zone's init do.
+
+    :param older: the init is one of before zones had IPv6, which asks for the host's MAC address.
+    """
+    name, address, mac = f"zone{index}", network.address(index), network.mac(index)
     run("ip", "netns", "add", name)
-    run("ip", "link", "add", f"vif{index}.0", "type", "veth", "peer", "name", "eth0", "netns", name)
-    (fakes / "xenstore-read").write_text(f"#!/bin/sh\nprintf '%s\\n' {network.interface(index)} {address}\n")
+    run("ip", "link", "add", f"vif{index}.0", "type", "veth", "peer", "name", "eth0", "address", mac, "netns", name)
+    (fakes / "xenstore-read").write_text(f"#!/bin/sh\nprintf '%s\\n' {network.interface(index)} {address} {mac}\n")
     run("sh", str(VIF), "online", vif=f"vif{index}.0", XENBUS_PATH="backend", PATH=f"{fakes}:{os.environ['PATH']}")
-    commands = f"link set lo up\nlink set eth0 up\naddress add {address}/32 dev eth0\nroute add {network.GATEWAY} dev eth0\n"
-    run("ip", "-netns", name, "-batch", "-", stdin=f"{commands}route add default via {network.GATEWAY}\n")
-
-
-def add_machine(name: str, address: str, gateway: str) -> None:
-    """A machine in one of the host's networks, which takes the host for its router."""
-    run("ip", "netns", "add", name)
-    run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
-    run("ip", "-batch", "-", stdin=f"link set lo up\nlink set {name} up\naddress add {gateway}/24 dev {name}\n")
-    commands = f"link set lo up\nlink set eth0 up\naddress add {address}/24 dev eth0\nroute add default via {gateway}\n"
+    commands = f"link set lo up\naddress add {address} peer {network.GATEWAY} dev eth0\nlink set eth0 up arp {'on' if older else 'off'}\n"
+    commands += f"route add default via {network.GATEWAY}\n"
+    if not older:
+        with inside(name):
+            Path("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").write_text("1")
+            Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
+        commands += f"address add {network.address6(index)}/128 dev eth0\nroute add default via {network.GATEWAY6} dev eth0\n"
     run("ip", "-netns", name, "-batch", "-", stdin=commands)
 
 
+def add_machine(name: str, addresses: tuple[str, ...], gateways: tuple[str, ...]) -> None:
+    """A machine in one of the host's networks, which takes the host for its router."""
+    run("ip", "netns", "add", name)
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", "eth0", "netns", name)
+    own, hosts = "link set lo up\nlink set eth0 up\n", f"link set lo up\nlink set {name} up\n"
+    for address, gateway in zip(addresses, gateways, strict=True):
+        length = "64 nodad" if ":" in address else "24"
+        # The host may not yet be one to ask.
+        hosts += f"address replace {gateway}/{length} dev {name}\n"
+        own += f"address add {address}/{length} dev eth0\nroute add default via {gateway}\n"
+    run("ip", "-batch", "-", stdin=hosts)
+    run("ip", "-netns", name, "-batch", "-", stdin=own)
+
+
 def serve(name: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
-    """A socket that waits in a namespace."""
+    """A socket that waits in a namespace, for both families."""
     with inside(name):
-        server = socket.socket(socket.AF_INET, kind)
+        server = socket.socket(socket.AF_INET6, kind)
     server.settimeout(PATIENCE)
-    server.bind(("0.0.0.0", port))
+    server.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    server.bind(("::", port))
     if kind == socket.SOCK_STREAM:
         server.listen()
     return server
@@ -86,39 +124,194 @@ def serve(name: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) ->
 def connects(name: str, address: str, port: int) -> bool:
     """Whether a TCP connection from a namespace is accepted."""
     with inside(name):
-        client = socket.socket()
-    with client:
-        client.settimeout(PATIENCE)
-        try:
-            client.connect((address, port))
-        except OSError:
-            return False
-        return True
+        client = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET)
+        with client:
+            client.settimeout(PATIENCE)
+            try:
+                client.connect((address, port))
+            except OSError:
+                return False
+            return True
 
 
-def answers(server: socket.socket, client: socket.socket, port: int) -> bool:
+def answers(server: socket.socket, client: socket.socket, address: str, port: int) -> bool:
     """Whether a datagram to ``port`` of the host reaches ``server``, and its answer ``client``."""
     try:
-        client.sendto(b"question", (HOST, port))
+        client.sendto(b"question", (address, port))
         _question, sender = server.recvfrom(100)
         server.sendto(b"answer", sender)
-        return client.recvfrom(100) == (b"answer", (HOST, port))
+        answer, whose = client.recvfrom(100)
+        return (answer, *whose[:2]) == (b"answer", address, port)
     except OSError:
         return False
 
 
-def receives_forged(client: socket.socket) -> bool:
+def receives_forged(client: socket.socket, family: Family) -> bool:
     """Whether the outside takes a datagram of zone 1 for one of zone 2, with which it has just spoken."""
     with inside("zone1"):
-        forger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        forger = socket.socket(family.kind, socket.SOCK_DGRAM)
     with forger:
-        forger.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT: any source address
-        forger.bind((network.address(2), 53))
-        forger.sendto(b"forged", (OUTSIDE, client.getsockname()[1]))
+        _may_forge(forger)
+        forger.bind((family.zone(2), 53))
+        forger.sendto(b"forged", (family.outside, client.getsockname()[1]))
         try:
             return client.recv(100) == b"forged"
         except OSError:
             return False
+
+
+def _may_forge(sender: socket.socket) -> None:
+    """Let a socket have any source address."""
+    if sender.family == socket.AF_INET:
+        sender.setsockopt(socket.IPPROTO_IP, 19, 1)  # IP_TRANSPARENT
+    else:
+        sender.setsockopt(socket.IPPROTO_IPV6, _IPV6_TRANSPARENT, 1)
+
+
+def send_icmp6(name: str, source: str, target: str, message: bytes) -> None:
+    """Send a message of neighbour discovery from a namespace's eth0. The kernel fills in the checksum."""
+    with inside(name), socket.socket(socket.AF_INET6, socket.SOCK_RAW, socket.IPPROTO_ICMPV6) as sender:
+        link = socket.if_nametoindex("eth0")
+        _may_forge(sender)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_HOPS, 255)
+        sender.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_MULTICAST_IF, link)
+        sender.bind((source, 0, 0, link if source.startswith("fe80") else 0))
+        sender.sendto(message, (target, 0, 0, link))
+    time.sleep(0.1)
+
+
+def announce_router(name: str, source: str) -> None:
+    """A router advertisement (RFC 4861, 4.2) with a lifetime of half an hour."""
+    send_icmp6(name, source, "ff02::1", struct.pack("!BBHBBHII", 134, 0, 0, 64, 0, 1800, 0, 0))
+
+
+def claim_address(name: str, address: str, asked: str) -> None:
+    """A neighbour solicitation (RFC 4861, 4.3) from ``address``, which a host that has ``asked`` answers, and remembers."""
+    option = bytes([1, 1, 2, 0, 0, 0, 0, 99])
+    message = struct.pack("!BBHI", 135, 0, 0, 0) + socket.inet_pton(socket.AF_INET6, asked) + option
+    send_icmp6(name, address, "ff02::1:ff00:1", message)
+
+
+def of_host(*argv: str) -> str:
+    """What ``ip -6`` says of the host."""
+    return subprocess.run(["ip", "-6", *argv], check=True, capture_output=True).stdout.decode()
+
+
+def routed_by(interface: str) -> bool:
+    """Whether the host has a default route from a router's announcement on an interface."""
+    return "proto ra" in of_host("route", "show", "default", "dev", interface)
+
+
+def of_ipv6_on(interface: str, parameter: str, value: str | None = None) -> str:
+    """A parameter of the host's kernel for an interface, which is set if there is a value."""
+    path = Path("/proc/sys/net/ipv6/conf") / interface / parameter
+    if value is not None:
+        path.write_text(value)
+    return path.read_text().strip()
+
+
+def find_closed(family: Family) -> dict[str, bool]:
+    """Who reaches whom if ports are published, and nothing else is declared."""
+    with inside("outside"):
+        client = socket.socket(family.kind, socket.SOCK_DGRAM)
+    with serve("zone2", 53, socket.SOCK_DGRAM) as server, client:
+        client.settimeout(PATIENCE)
+        client.bind(("", 0))
+        found = {
+            "outside to a published port": connects("outside", family.host, 8080),
+            "host to a published port": connects("host", family.host, 8080),
+            "outside to a published UDP port": answers(server, client, family.host, 53),
+            "outside to the host": connects("outside", family.host, 22),
+            "outside to a port that is not published": connects("outside", family.host, 81),
+            "outside to a zone's own address": connects("outside", family.zone(1), 80),
+            "outside through the host": connects("outside", family.beyond, 80),
+            "zone to another zone": connects("zone1", family.zone(2), 80),
+            "zone to a published port of another zone": connects("zone1", family.host, 8081),
+            "zone to its gateway": connects("zone1", family.gateway, 22),
+            "zone to the host": connects("zone1", family.host, 22),
+            "zone to the outside": connects("zone1", family.outside, 80),
+            "zone with a forged source to the outside": receives_forged(client, family),
+        }
+        run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
+        found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client, family)
+    return found
+
+
+def find_declared(family: Family) -> dict[str, bool]:
+    """Who reaches whom if connections are declared."""
+    return {
+        "declared: zone to the outside": connects("zone1", family.outside, 80),
+        "declared: zone to its name server": connects("zone1", family.beyond, 53),
+        "declared: zone to the zone that lets it in": connects("zone1", family.zone(2), 80),
+        "declared: outside to a published port": connects("outside", family.host, 8080),
+        "declared: zone to another port of the outside": connects("zone1", family.outside, 81),
+        "declared: zone to another network": connects("zone1", family.beyond, 80),
+        "declared: zone to another port of the zone that lets it in": connects("zone1", family.zone(2), 81),
+        "declared: zone back to the one that it lets in": connects("zone2", family.zone(1), 80),
+        "declared: another zone to the outside": connects("zone2", family.outside, 80),
+        "declared: zone to the host, whose address is in the network": connects("zone1", family.host, 22),
+    }
+
+
+def find_on_a_router(family: Family) -> dict[str, bool]:
+    """Who reaches whom on a host that was a router before."""
+    return {
+        "on a router: outside through the host": connects("outside", family.beyond, 80),
+        "on a router: outside to a zone's own address": connects("outside", family.zone(1), 80),
+        "on a router: zone to the outside": connects("zone1", family.outside, 80),
+    }
+
+
+def find_without_rules(family: Family) -> dict[str, bool]:
+    """Who reaches whom if nothing prevents it."""
+    return {
+        "without rules: outside through the host": connects("outside", family.beyond, 80),
+        "without rules: zone to another zone": connects("zone1", family.zone(2), 80),
+        "without rules: zone to the host": connects("zone1", family.host, 22),
+        "without rules: zone to the outside": connects("zone1", family.outside, 80),
+        "without rules: outside to a zone's own address": connects("outside", family.zone(1), 80),
+    }
+
+
+def find_announced(fakes: Path) -> dict[str, bool]:
+    """What becomes of the host's own default route when zones are connected."""
+    announce_router("outside", ROUTER)
+    found = {"a router outside is taken before there are zones": routed_by("outside")}
+    for index in (1, 2):
+        add_zone(index, fakes)
+    found["the host keeps its default route"] = routed_by("outside")
+    run("ip", "-6", "route", "del", "default", "dev", "outside")
+    announce_router("outside", ROUTER)
+    found["a router outside is taken when there are zones"] = routed_by("outside")
+    of_ipv6_on("outside", "accept_ra", "1")
+    run("ip", "-6", "route", "del", "default", "dev", "outside")
+    announce_router("outside", ROUTER)
+    found["and if something else sets accept_ra to 1"] = routed_by("outside")
+    return found
+
+
+def find_claimed() -> dict[str, bool]:
+    """What a zone gets by announcing a router, and by claiming the address of its peer; the rules are still those of closed zones."""
+    peer, known = network.address6(2), of_host("neighbour", "show", "nud", "permanent")
+
+    def claims() -> bool:
+        announce_router("zone1", "fe80::bad")
+        claim_address("zone1", peer, network.GATEWAY6)
+        claimed = any(peer in line and "rz1" in line for line in of_host("neighbour", "show").splitlines())
+        return claimed or routed_by("rz1") or known != of_host("neighbour", "show", "nud", "permanent")
+
+    found = {"a zone's announcements": claims()}
+    # With what the host's side of a link lacks on purpose, so that only the rules are in the way.
+    run("ip", "address", "add", f"{network.GATEWAY6}/64", "dev", "rz1", "nodad")
+    of_ipv6_on("rz1", "accept_ra", "2")
+    found["a zone's announcements, against the rules alone"] = claims()
+    run("nft", "delete", "table", "inet", "ringfence")
+    announce_router("zone1", "fe80::bad")
+    found["without rules: a zone's announcement of a router"] = routed_by("rz1")
+    found["without rules: a zone's claim of another's address"] = claims() and peer in of_host("neighbour", "show", "dev", "rz1")
+    run("ip", "address", "del", f"{network.GATEWAY6}/64", "dev", "rz1")
+    run("ip", "-6", "route", "flush", "default", "dev", "rz1")
+    return found
 
 
 def main() -> None:
@@ -131,60 +324,40 @@ def main() -> None:
         (fakes / name).chmod(0o755)
     run("ip", "netns", "attach", "host", str(os.getpid()))
     Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
-    add_machine("outside", OUTSIDE, HOST)
-    add_machine("beyond", BEYOND, "10.8.0.1")
-    closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp")))}
+    add_machine("outside", ("10.9.0.2", "fd00:9::2"), ("10.9.0.1", "fd00:9::1"))
+    run("ip", "-netns", "outside", "address", "add", f"{ROUTER}/64", "dev", "eth0", "nodad")
+    add_machine("beyond", ("10.8.0.2", "fd00:8::2"), ("10.8.0.1", "fd00:8::1"))
+    closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp"))), "old": Link(3, (Port(8082, 80),))}
+    egress = tuple(Traffic(family.network, ("80/tcp",)) for family in FAMILIES)
+    servers = tuple(family.beyond for family in FAMILIES)
     declared = {
-        "one": dataclasses.replace(closed["one"], networks=Networks(egress=(Traffic("10.9.0.0/24", ("80/tcp",)),)), servers=(BEYOND,)),
+        "one": dataclasses.replace(closed["one"], networks=Networks(egress=egress), servers=servers),
         "two": dataclasses.replace(closed["two"], networks=Networks(ingress=(Traffic("one", ("80/tcp",)),))),
     }
     for _again in range(2):
-        run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=False))
-    for index in (1, 2):
-        add_zone(index, fakes)
+        run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
+    found = find_announced(fakes)
+    add_zone(3, fakes, older=True)
     places = (("host", 22), ("outside", 80), ("outside", 81), ("beyond", 80), ("beyond", 53), ("zone1", 80), ("zone1", 81), ("zone2", 80))
-    streams = [serve(*place) for place in (*places, ("zone2", 81))]
-    with serve("zone2", 53, socket.SOCK_DGRAM) as server, serve("outside", 0, socket.SOCK_DGRAM) as client:
-        found = {
-            "outside to a published port": connects("outside", HOST, 8080),
-            "host to a published port": connects("host", HOST, 8080),
-            "outside to a published UDP port": answers(server, client, 53),
-            "outside to the host": connects("outside", HOST, 22),
-            "outside to a port that is not published": connects("outside", HOST, 81),
-            "outside to a zone's own address": connects("outside", network.address(1), 80),
-            "outside through the host": connects("outside", BEYOND, 80),
-            "zone to another zone": connects("zone1", network.address(2), 80),
-            "zone to a published port of another zone": connects("zone1", HOST, 8081),
-            "zone to its gateway": connects("zone1", network.GATEWAY, 22),
-            "zone to the host": connects("zone1", HOST, 22),
-            "zone to the outside": connects("zone1", OUTSIDE, 80),
-            "zone with a forged source to the outside": receives_forged(client),
-        }
-        run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
-        found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client)
-    run("nft", "-f", "-", stdin=network.ruleset(declared, routes_others=False))
-    found |= {
-        "declared: zone to the outside": connects("zone1", OUTSIDE, 80),
-        "declared: zone to its name server": connects("zone1", BEYOND, 53),
-        "declared: zone to the zone that lets it in": connects("zone1", network.address(2), 80),
-        "declared: outside to a published port": connects("outside", HOST, 8080),
-        "declared: zone to another port of the outside": connects("zone1", OUTSIDE, 81),
-        "declared: zone to another network": connects("zone1", BEYOND, 80),
-        "declared: zone to another port of the zone that lets it in": connects("zone1", network.address(2), 81),
-        "declared: zone back to the one that it lets in": connects("zone2", network.address(1), 80),
-        "declared: another zone to the outside": connects("zone2", OUTSIDE, 80),
-        "declared: zone to the host, whose address is in the network": connects("zone1", HOST, 22),
-    }
-    run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=True))
-    found["on a router: outside through the host"] = connects("outside", BEYOND, 80)
-    found["on a router: outside to a zone's own address"] = connects("outside", network.address(1), 80)
-    found["on a router: zone to the outside"] = connects("zone1", OUTSIDE, 80)
-    run("nft", "delete", "table", "inet", "ringfence")
-    found["without rules: outside through the host"] = connects("outside", BEYOND, 80)
-    found["without rules: zone to another zone"] = connects("zone1", network.address(2), 80)
-    found["without rules: zone to the host"] = connects("zone1", HOST, 22)
-    found["without rules: zone to the outside"] = connects("zone1", OUTSIDE, 80)
-    found["without rules: outside to a zone's own address"] = connects("outside", network.address(1), 80)
+    streams = [serve(*place) for place in (*places, ("zone2", 81), ("zone3", 80))]
+    found["outside to a published port of a zone that asks for MAC addresses"] = connects("outside", FAMILIES[0].host, 8082)
+    for family in FAMILIES:
+        run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
+        found |= {f"{family.name}: {name}": result for name, result in find_closed(family).items()}
+    for find, rules in (
+        (find_declared, network.ruleset(declared, routes_others=())),
+        (find_on_a_router, network.ruleset(closed, routes_others=("ipv4", "ipv6"))),
+    ):
+        run("nft", "-f", "-", stdin=rules)
+        found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
+    run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
+    found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
+    run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
+    found |= find_claimed()
+    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_without_rules(family).items()}
+    # What the script does not do: the switch for all alone.
+    of_ipv6_on("all", "forwarding", "1")
+    found["with forwarding alone: the host keeps its default route"] = routed_by("outside")
     for stream in streams:
         stream.close()
     json.dump(found, sys.stdout)

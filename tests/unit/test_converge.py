@@ -76,6 +76,7 @@ def test_a_zone_is_created_started_and_reported(host: Host) -> None:
             "restart": "always",
             "stop_grace_period": 10,
             "address": "198.18.0.1",
+            "address6": "fd72:696e:6766::1",
             "domain_id": 2,
         }
     ]

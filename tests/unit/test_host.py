@@ -53,14 +53,25 @@ def test_what_xl_says_is_read_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize(
-    ("forwarding", "ours", "expected"), [("1", False, True), ("1", True, False), ("0", False, False), ("0", True, False)]
+    ("parameters", "ours", "expected"),
+    [
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "0"}, False, {"ipv4"}),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "0"}, True, set()),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, True, {"ipv6"}),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, False, {"ipv4", "ipv6"}),
+        ({"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "1"}, False, set()),
+        ({"ipv4/ip_forward": "0"}, False, set()),
+        ({"ipv4/ip_forward": "1"}, False, {"ipv4"}),
+    ],
 )
 def test_a_host_that_forwards_because_of_zones_is_no_router(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forwarding: str, ours: bool, expected: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], ours: bool, expected: set[str]
 ) -> None:
-    (tmp_path / "ip_forward").write_text(f"{forwarding}\n")
+    for name, value in parameters.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
     if ours:
         (tmp_path / "ours").touch()
     monkeypatch.setattr(host, "FORWARDING", tmp_path / "ours")
-    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).name)
-    assert routes_others() is expected
+    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).relative_to("/proc/sys/net"))
+    assert routes_others() == expected

@@ -32,7 +32,7 @@ HOSTS = "a list of 'name=address', or a mapping of names to addresses"
 SECRETS = "a list of names of secrets, or of {source: NAME, target: /path or NAME, uid: 0, gid: 0, mode: '0440'}"
 HEALTH = "a mapping with test, interval, timeout, retries, start_period, start_interval or disable"
 DEPENDS = "a list of zones, or a mapping such as {db: {condition: service_healthy}} (or service_started)"
-EGRESS = "egress as a list of {to: …, ports: […]}, with an IPv4 network such as 10.0.0.0/8 and ports such as 1883, '53/udp'"
+EGRESS = "egress as a list of {to: …, ports: […]}, with a network such as 10.0.0.0/8 or 2001:db8::/32 and ports such as 1883, '53/udp'"
 INGRESS = "ingress as a list of {from: …, ports: […]}, with the name of a zone and ports such as 1883, '53/udp' or '8000-8010/tcp'"
 VOLUMES = "a list of at most 20 'VOLUME:/path' or 'VOLUME:/path:ro'"
 KERNEL = "the name of a deployed kernel, 1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit"
@@ -162,6 +162,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("stop_grace_period", "10 s", "'10 s'", "a time of whole seconds with its unit"),
     ("dns", "dns.example", "'dns.example'", "an IP address, or a list of at most three"),
     ("dns", ["192.0.2.1"] * 4, "['192.0.2.1', '192.0.2.1'", "an IP address, or a list of at most three"),
+    ("dns", "fe80::1%eth0", "'fe80::1%eth0'", "an IP address, or a list of at most three"),
     ("dns", 7, "7", "an IP address, or a list of at most three"),
     ("extra_hosts", ["db"], "['db']", HOSTS),
     ("extra_hosts", ["db=192.0.2.256"], "['db=192.0.2.256']", HOSTS),
@@ -195,7 +196,8 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("networks", {"egress": "10.0.0.0/8"}, "{'egress': '10.0.0.0/8'}", EGRESS),
     ("networks", {"egress": [{"to": "10.0.0.1/8"}]}, "{'egress': [{'to': '10.0.0.1/8'}]}", EGRESS),
     ("networks", {"egress": [{"to": "mqtt.example"}]}, "{'egress': [{'to': 'mqtt.example'}]}", EGRESS),
-    ("networks", {"egress": [{"to": "2001:db8::/32"}]}, "{'egress': [{'to': '2001:db8::/32'}]}", EGRESS),
+    ("networks", {"egress": [{"to": "2001:db8::1/32"}]}, "{'egress': [{'to': '2001:db8::1/32'}]}", EGRESS),
+    ("networks", {"egress": [{"to": "fe80::1%a drop"}]}, "{'egress': [{'to': 'fe80::1%a drop'}]}", EGRESS),
     ("networks", {"egress": [{"ports": [80]}]}, "{'egress': [{'ports': [80]}]}", EGRESS),
     ("networks", {"egress": [{"to": "10.0.0.0/8", "port": 80}]}, "{'egress': [{'to': '10.0.0.0/8', 'port': 80}]}", EGRESS),
     ("networks", {"egress": [{"to": "10.0.0.0/8", "ports": 80}]}, "{'egress': [{'to': '10.0.0.0/8', 'ports': 80}]}", EGRESS),
@@ -373,6 +375,7 @@ def test_a_null_is_as_if_the_field_were_not_there() -> None:
             Networks(egress=(Traffic("0.0.0.0/0"), Traffic("10.0.0.0/8", ("1883/tcp", "53/udp", "7/tcp", "8000-8010/tcp")))),
         ),
         ("networks", {"ingress": [{"from": "web", "ports": []}]}, Networks(ingress=(Traffic("web"),))),
+        ("networks", {"egress": [{"to": "2001:DB8::/32"}, {"to": "::/0"}]}, Networks(egress=(Traffic("2001:db8::/32"), Traffic("::/0")))),
         ("healthcheck", {"test": "redis-cli ping"}, Healthcheck(test=("/bin/sh", "-c", "redis-cli ping"))),
         ("healthcheck", {"test": ["CMD-SHELL", "true"], "retries": 2}, Healthcheck(test=("/bin/sh", "-c", "true"), retries=2)),
         ("healthcheck", {"test": ["CMD", "/a", "b"], "interval": "1m", "timeout": "3s"}, Healthcheck(("/a", "b"), 60, 3)),

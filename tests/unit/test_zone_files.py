@@ -180,6 +180,8 @@ def test_the_settings_are_words_of_a_shell(host: Host, tmp_path: Path, restart: 
         "BASE_FILESYSTEM": "erofs",
         "ADDRESS": "198.18.1.44",
         "GATEWAY": "169.254.1.1",
+        "ADDRESS6": "fd72:696e:6766::300",
+        "GATEWAY6": "fe80::1",
         "RESTART": name,
         "RESTART_LIMIT": limit,
         "STOP_SIGNAL": "SIGQUIT; reboot",
