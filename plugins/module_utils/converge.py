@@ -197,6 +197,10 @@ class _Converge:
         base = runtime.current(self.store).digest if zones else ""
         taken = {name: zone.definition.index for name, zone in observed.items() if zone.definition}
         indices = network.allocate((zone.name for zone in zones), taken)
+        peers: dict[str, dict[str, str]] = {zone.name: {} for zone in zones}
+        for zone in zones:
+            for traffic in zone.networks.ingress:
+                peers.get(traffic.peer, {})[zone.name] = network.address(indices[zone.name])
         definitions = []
         for zone in zones:
             if zone.name in foreign:
@@ -213,16 +217,11 @@ class _Converge:
             try:
                 before = observed[zone.name].definition if zone.name in observed else None
                 digest = self._image_digest(zone, before)
-                peers = {
-                    other.name: network.address(indices[other.name])
-                    for other in zones
-                    if any(traffic.peer == zone.name for traffic in other.networks.ingress)
-                }
                 prints = {
                     secret.source: zone_files.fingerprint(self.store, self.secrets[secret.source], check=check) for secret in zone.secrets
                 }
                 mode = self._mode(zone, kernel)
-                definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers, prints))
+                definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers[zone.name], prints))
             except RingfenceError as error:
                 problems.append(f"zone {zone.name}: {error}")
         if any(zone.ports for zone in zones):
@@ -233,7 +232,7 @@ class _Converge:
 
     def _image_digest(self, zone: Zone, before: Definition | None) -> str:
         """The digest of a zone's image. A reference that is as before is not looked up again: Compose's pull policy ``missing``."""
-        if before is not None and before.zone.image == zone.image and before.image in images.present(self.store):
+        if before is not None and before.zone.image == zone.image and images.is_present(self.store, before.image):
             return before.image
         found = images.find(self.store, zone.image)
         if found:
@@ -316,7 +315,7 @@ class _Converge:
         if definition is None or step.action in (KEEP, LIVE):
             return True
         try:
-            if definition.image not in images.present(self.store):
+            if not images.is_present(self.store, definition.image):
                 resolved = self.resolved.get(definition.zone.image) or registry.resolve(definition.zone.image)
                 images.prepare(self.store, resolved)
             base = runtime.load(self.store, definition.runtime)

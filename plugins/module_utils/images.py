@@ -68,6 +68,11 @@ def present(store: Store) -> set[str]:
     return {f"sha256:{path.parent.name}" for path in store.images.glob(f"*/{_DESCRIPTION}")}
 
 
+def is_present(store: Store, digest: str) -> bool:
+    """Whether the store has the image with this digest."""
+    return (_entry(store, digest) / _DESCRIPTION).exists()
+
+
 def load(store: Store, digest: str) -> Image:
     """The image with the manifest digest ``digest``.
 

@@ -85,7 +85,8 @@ class Step:
 
 def fields(definition: Definition) -> dict[str, Any]:
     """A definition as the operator's fields, with what each name was resolved to."""
-    zone = dataclasses.asdict(definition.zone)
+    # Not asdict(): it copies each value to its ground, and every zone of a host is asked several times.
+    zone = dict(vars(definition.zone))
     del zone["state"]
     return {
         **zone,

@@ -165,11 +165,11 @@ def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
 
 def tidy(store: Store, definition: Definition) -> None:
     """Delete the files of a zone that this definition does not use: those of one before it, or of a run that was killed."""
-    used = {initrd(store, definition), writable(store, definition)}
-    for pattern in ("initrd-*", "writable-*"):
-        for path in directory(store, definition.zone.name).glob(pattern):
-            if path not in used:
-                path.unlink()
+    used = {initrd(store, definition).name, writable(store, definition).name}
+    with os.scandir(directory(store, definition.zone.name)) as entries:
+        stale = [entry.path for entry in entries if entry.name.startswith(("initrd-", "writable-")) and entry.name not in used]
+    for path in stale:
+        os.unlink(path)
 
 
 def remove(store: Store, name: str) -> None:
