@@ -15,7 +15,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ringfence_demo import images, kernels, server
 from ringfence_demo.cache import TAG
-from ringfence_demo.definitions import DEFINITIONS, KERNELS
+from ringfence_demo.definitions import BENCH, DEFINITIONS, KERNELS, Definition
 
 DEFAULT_PORT = 5055
 
@@ -29,7 +29,8 @@ def main(arguments: Sequence[str]) -> int:
             stopped = server.stop(_registry(options.cache, options.port))
             print("registry stopped" if stopped else f"no registry of the demo is running on port {options.port}")
         else:
-            _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references)
+            definitions = (*DEFINITIONS, BENCH) if options.bench else DEFINITIONS
+            _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references, definitions)
     except RingfenceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -57,6 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="file to write: YAML with demo_images and demo_kernels, each of them name to reference by digest",
     )
+    up.add_argument("--bench", action="store_true", help="also the image with the tools of `make bench`")
     down = verbs.add_parser("down", help="stop the registry that `up` started")
     for verb in (up, down):
         verb.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
@@ -68,16 +70,16 @@ def _registry(cache: Path, port: int) -> Path:
     return cache / f"registry-{port}"
 
 
-def _up(cache: Path, port: int, host: str, references: Path) -> None:
+def _up(cache: Path, port: int, host: str, references: Path, definitions: Sequence[Definition]) -> None:
     started = time.monotonic()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - started:4.0f} s] demo images: {text}", file=sys.stderr, flush=True)
 
-    say(f"building {', '.join(definition.name for definition in DEFINITIONS)} from Debian's packages, unless they are in {cache}")
+    say(f"building {', '.join(definition.name for definition in definitions)} from Debian's packages, unless they are in {cache}")
     with ThreadPoolExecutor() as pool:
-        layouts = pool.map(lambda definition: images.build(definition, cache), DEFINITIONS)
-        built = {"demo_images": {definition.name: layout for definition, layout in zip(DEFINITIONS, layouts, strict=True)}}
+        layouts = pool.map(lambda definition: images.build(definition, cache), definitions)
+        built = {"demo_images": {definition.name: layout for definition, layout in zip(definitions, layouts, strict=True)}}
     say(f"packaging the kernels of {', '.join(KERNELS)}, unless they are in {cache}")
     built["demo_kernels"] = {f"kernels/{name}": kernels.build(name, suite, cache) for name, suite in KERNELS.items()}
     say(f"registry on 127.0.0.1:{port}" + ("" if server.start(_registry(cache, port), port) else " is running already"))

@@ -75,3 +75,10 @@ DEFINITIONS = (
         },
     ),
 )
+
+BENCH = Definition(
+    name="bench",
+    packages=(*_BASE, "coreutils", "fio", "iperf3", "sysbench"),
+    config={"Env": [_PATH], "Cmd": ["sleep", "infinity"], "StopSignal": "SIGKILL"},
+)
+"""The tools of ``make bench``; the demo does not need it, and does not build it."""

@@ -1,6 +1,6 @@
 """Runs on a Xen host as root: starts of a zone against starts of a bare domain of the same kernel, alternately, and their memory.
 
-``python3 on_host.py ZONE ROUNDS`` prints JSON. ZONE is a stopped or running zone whose container prints ``BENCH`` with its available
+``one_start ZONE ROUNDS`` prints JSON. ZONE is a stopped or running zone whose container prints ``BENCH`` with its available
 memory as its first output, and once more a while later. Standard library and python3-libvirt only.
 """
 
