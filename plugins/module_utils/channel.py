@@ -27,6 +27,9 @@ CONTAINER = "app"
 
 _STARTED = b"+"
 """What the zone prints before it runs the command. Without it, ssh's exit status 255 could not be told from the command's."""
+_SETTINGS = "/run/ringfence/settings"
+"""What the host wrote down for the zone's init, as shell assignments."""
+
 _RETRY_PAUSE = 0.5
 _SSH_FAILED = 255
 
@@ -72,7 +75,7 @@ def execute(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bytes = b"
 
 
 def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
-    remote = f"printf {_STARTED.decode()}; exec {shlex.join(['crun', 'exec', CONTAINER, *argv])}"
+    remote = f"printf {_STARTED.decode()}; {_entering(argv)}"
     command = _ssh(zone, domain_id, "-T", remote)
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
@@ -92,12 +95,17 @@ def attach(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bool, tty: 
     :param tty: whether it gets a terminal. What it prints reaches the caller's terminal as it is.
     :raises RingfenceError: when the zone does not answer.
     """
-    remote = f"exec {shlex.join(['crun', 'exec', *(['--tty'] if tty else []), CONTAINER, *argv])}"
+    remote = _entering(argv, *(["--tty"] if tty else []))
     command = _ssh(zone, domain_id, "-tt" if tty else "-T", remote)
     status = subprocess.run(command, stdin=None if stdin or tty else subprocess.DEVNULL, check=False).returncode
     if status == _SSH_FAILED:
         raise RingfenceError(f"zone {zone}: its channel does not answer, or serves another command; try again")
     return status
+
+
+def _entering(argv: Sequence[str], *options: str) -> str:
+    """The zone's shell command that runs ``argv`` in the container's working directory, as Docker does; crun alone would take ``/``."""
+    return f'. {_SETTINGS}; exec crun exec --cwd "${{WORKING_DIR:-/}}" {shlex.join([*options, CONTAINER, *argv])}'
 
 
 def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:

@@ -39,6 +39,9 @@ _CAPABILITIES = (
 _OF_IPC_NAMESPACE = re.compile(r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)|fs\.mqueue\..+")
 """Kernel parameters that the container has for itself; all others are the zone's."""
 
+_NETWORK_PARAMETERS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.ping_group_range": "0 2147483647"}
+"""What Docker sets for each container with a network of its own: any user may listen on any port, and ping."""
+
 _SECOND = 10**9
 
 _NO_LIMIT = 2**64 - 1
@@ -82,17 +85,18 @@ def resolve_user(user: str, passwd: str, group: str) -> dict[str, Any]:
         uid, gid = int(name or 0), 0
     else:
         raise RingfenceError(f"user {name[:80]!r} is not in the image's /etc/passwd; name one that is, or a numeric id up to {_LARGEST_ID}")
-    additional: list[int] = []
+    additional: set[int] = set()
     if group_name:
-        found = next((fields for fields in groups if group_name in (fields[0], fields[2])), None)
+        found = next((fields for fields in groups if _matches(group_name, fields)), None)
         if not found and not _is_id(group_name):
             raise RingfenceError(
                 f"group {group_name[:80]!r} is not in the image's /etc/group; name one that is, or a numeric id up to {_LARGEST_ID}"
             )
         gid = int(found[2]) if found else int(group_name)
     elif entry:
-        additional = sorted({int(fields[2]) for fields in groups if entry[0] in fields[3].split(",")} - {gid})
-    return {"uid": uid, "gid": gid, **({"additionalGids": additional} if additional else {})}
+        additional = {int(fields[2]) for fields in groups if entry[0] in fields[3].split(",")}
+    # With its own group among them, so that a file which denies that group something cannot be had by another of its groups.
+    return {"uid": uid, "gid": gid, "additionalGids": [gid, *sorted(additional - {gid})]}
 
 
 def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str, profile: Mapping[str, Any]) -> dict[str, Any]:
@@ -114,6 +118,7 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str, p
     user = resolve_user(zone.user if zone.user is not None else word(image, "User"), passwd, group)
     capabilities = _capabilities(zone)
     environment.setdefault("HOME", _home(user["uid"], passwd))
+    mounts = _mounts("ro" if zone.read_only else "rw")
     return {
         "ociVersion": "1.0.2",
         "hostname": hostname(zone),
@@ -123,12 +128,13 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str, p
             "user": user,
             "args": arguments,
             "env": [f"{name}={value}" for name, value in environment.items()],
-            "cwd": zone.working_dir or posixpath.join("/", word(image, "WorkingDir")),
-            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), capabilities),
+            "cwd": working_directory(zone, image),
+            # A program that another user than root starts has none in effect; so has what is entered beside it.
+            "capabilities": dict.fromkeys(("bounding",) if user["uid"] else ("bounding", "effective", "permitted"), capabilities),
             "rlimits": _limits(zone),
             "noNewPrivileges": False,
         },
-        "mounts": _mounts() + sorted(_declared_mounts(zone, image), key=lambda mount: str(mount["destination"])),
+        "mounts": mounts + sorted(_declared_mounts(zone, image), key=lambda mount: str(mount["destination"])),
         # In the zone base: what the host is told comes from crun, not from a guess how long a start takes.
         "hooks": {"poststart": [{"path": "/usr/lib/ringfence/started"}]},
         "linux": {
@@ -186,14 +192,20 @@ def health(zone: Zone, image: dict[str, Any]) -> Health | None:
     )
 
 
+def working_directory(zone: Zone, image: dict[str, Any]) -> str:
+    """Where the container's programs begin; also those that are run beside them."""
+    return zone.working_dir or posixpath.join("/", word(image, "WorkingDir"))
+
+
 def hostname(zone: Zone) -> str:
     """The host name of a zone's container."""
     return zone.hostname or zone.name
 
 
 def kernel_parameters(zone: Zone) -> dict[str, str]:
-    """The declared sysctls that are the zone's own, by file below /proc/sys: its init sets them before the container starts."""
-    return {name.replace(".", "/"): value for name, value in zone.sysctls.items() if not _OF_IPC_NAMESPACE.fullmatch(name)}
+    """The sysctls that are the zone's own, Docker's and the declared, by file below /proc/sys: its init sets them before the container."""
+    parameters = {**_NETWORK_PARAMETERS, **zone.sysctls}
+    return {name.replace(".", "/"): value for name, value in parameters.items() if not _OF_IPC_NAMESPACE.fullmatch(name)}
 
 
 def word(image: dict[str, Any], key: str) -> str:
@@ -226,7 +238,12 @@ def _is_id(text: str) -> bool:
 def _entry(user: str, passwd: str) -> list[str] | None:
     """The first line for a user's name or number, if there is one that is usable."""
     usable = (fields for fields in _accounts(passwd) if _is_id(fields[2]) and _is_id(fields[3]))
-    return next((fields for fields in usable if user in (fields[0], fields[2])), None)
+    return next((fields for fields in usable if _matches(user, fields)), None)
+
+
+def _matches(named: str, fields: list[str]) -> bool:
+    """Whether a line is of this user or group; what is a number is never a name."""
+    return int(fields[2]) == int(named) if _is_id(named) else fields[0] == named
 
 
 def _home(uid: int, passwd: str) -> str:
@@ -246,7 +263,8 @@ def _capabilities(zone: Zone) -> list[str]:
 
 
 def _limits(zone: Zone) -> list[dict[str, Any]]:
-    limits = {"nofile": (1024, 524288), **zone.ulimits}
+    # Linux would allow the users of a small zone a few hundred threads; below Docker's service there is no limit.
+    limits = {"nofile": (1024, 524288), "nproc": (-1, -1), **zone.ulimits}
     return [
         {"type": f"RLIMIT_{name.upper()}", "soft": _NO_LIMIT if soft == -1 else soft, "hard": _NO_LIMIT if hard == -1 else hard}
         for name, (soft, hard) in limits.items()
@@ -286,12 +304,17 @@ def _tmpfs(mount: str) -> dict[str, Any]:
     return {"destination": where, "type": "tmpfs", "source": "tmpfs", "options": [*standard, *options]}
 
 
-def _mounts() -> list[dict[str, Any]]:
+def _mounts(access: str) -> list[dict[str, Any]]:
+    """What Docker mounts into every container.
+
+    :param access: whether the files of the network may be written to, as the container's root may be.
+    """
+
     def mount(destination: str, kind: str, source: str, *options: str) -> dict[str, Any]:
         return {"destination": destination, "type": kind, "source": source, "options": ["nosuid", *options]}
 
     def bound(name: str) -> dict[str, Any]:
-        options = ["rbind", "rw", "nosuid", "nodev", "noexec"]
+        options = ["rbind", access, "nosuid", "nodev", "noexec"]
         return {"destination": f"/etc/{name}", "type": "bind", "source": f"/run/ringfence/etc/{name}", "options": options}
 
     return [

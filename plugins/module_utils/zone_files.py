@@ -37,6 +37,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import
     kernel_parameters,
     runtime_config,
     word,
+    working_directory,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
@@ -157,8 +158,11 @@ def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
                 os.fchmod(handle.fileno(), 0o600)
                 handle.truncate((_WRITABLE_BLOCKS + 1) * _BLOCK)
             tree = workspace / "tree"
-            for part in ("upper", "work"):
+            for part in ("upper/etc", "work"):
                 (tree / part).mkdir(parents=True)
+            # What Docker lays over every image: a program finds out from one that it is in a container, and its mounts from the other.
+            (tree / "upper" / ".dockerenv").touch()
+            (tree / "upper" / "etc" / "mtab").symlink_to("/proc/mounts")
             run([*_MKFS, "-d", str(tree), str(new), str(_WRITABLE_BLOCKS)])
             os.replace(new, layer)
 
@@ -217,6 +221,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "STOP_SIGNAL": definition.zone.stop_signal or word(_described(image), "StopSignal") or "TERM",
         "STOP_GRACE": str(definition.zone.stop_grace_period),
         "RECORD_BLOCK": str(_WRITABLE_BLOCKS),
+        "WORKING_DIR": working_directory(definition.zone, _described(image)),
     }
     check = health(definition.zone, _described(image))
     if check:
@@ -229,7 +234,9 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
         "config.json": json.dumps(container(zone, image, runtime)).encode(),
         # Sourced by its init, so it is one command of a shell.
-        "health": f"exec {shlex.join(['crun', 'exec', CONTAINER, *check.argv])}\n".encode() if check else b"",
+        "health": f"exec {shlex.join(['crun', 'exec', '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode()
+        if check
+        else b"",
         "fstab": _FSTAB.format(image=image.filesystem).encode(),
         "modules/order": module_order(later),
         "record/state": b"starting\n",

@@ -30,6 +30,11 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     described = subprocess.run(["dumpe2fs", "-h", str(layer)], capture_output=True, check=True).stdout.decode()
     values = dict(line.split(":", 1) for line in described.splitlines() if ":" in line)
     assert [values[name].strip() for name in ("Block count", "Block size", "Reserved block count")] == ["262144", "4096", "0"]
+    # What Docker lays over every image.
+    laid = {path: _stat(layer, f"/upper/{path}") for path in (".dockerenv", "etc", "etc/mtab")}
+    assert "Type: regular" in laid[".dockerenv"]
+    assert "Type: directory    Mode:  0755" in laid["etc"]
+    assert 'link dest: "/proc/mounts"' in laid["etc/mtab"]
     # What a host with many zones pays for each before it writes anything.
     assert layer.stat().st_blocks * 512 < 8 * 1024 * 1024
 
@@ -37,3 +42,7 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     assert zone_files.read_record(host.store, definition) == Record("exited", 3, 1)
     zone_files.forget_record(host.store, definition)
     subprocess.run(["e2fsck", "-fn", str(layer)], capture_output=True, check=True)
+
+
+def _stat(layer: Path, path: str) -> str:
+    return subprocess.run(["debugfs", "-R", f"stat {path}", str(layer)], capture_output=True, check=True).stdout.decode()

@@ -19,8 +19,9 @@ for command; do :; done
 exec sh -c "$command"
 """
 CRUN = """
-[ "$1 $2" = "exec app" ] || exit 99
-shift 2
+[ "$1 $2 $4" = "exec --cwd app" ] || exit 99
+cd "$3" || exit 98
+shift 4
 exec "$@"
 """
 
@@ -35,6 +36,8 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PATH", f"{directory}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
     monkeypatch.setattr(channel, "_RETRY_PAUSE", 0.01)
+    monkeypatch.setattr(channel, "_SETTINGS", str(tmp_path / "settings"))
+    (tmp_path / "settings").write_text("WORKING_DIR='/usr/bin'\n")
     return directory
 
 
@@ -50,6 +53,12 @@ def _execute(*argv: str, **options: Any) -> Answer:
 @pytest.mark.usefixtures("programs")
 def test_output_errors_and_exit_status_pass_through() -> None:
     assert _execute("sh", "-c", "echo out; echo error >&2; exit 3") == Answer(3, b"out\n", b"error\n", truncated=False)
+
+
+def test_commands_begin_in_the_container_s_working_directory(programs: Path) -> None:
+    assert _execute("pwd").stdout == b"/usr/bin\n"
+    (programs.parent / "settings").write_text("")  # Of a zone that was started by a version before this.
+    assert _execute("pwd").stdout == b"/\n"
 
 
 @pytest.mark.usefixtures("programs")

@@ -107,7 +107,7 @@ def test_the_kernel_is_booted_directly() -> None:
     domain = _xml()
     assert (domain.findtext("os/kernel"), domain.findtext("os/initrd")) == ("/k/vmlinux", "/z/initrd")
     arguments = (domain.findtext("os/cmdline") or "").split()
-    assert {"console=hvc0", "panic=1", "xen_blkfront.max_queues=1"} <= set(arguments)
+    assert {"console=hvc0", "panic=1", "vsyscall=xonly", "xen_blkfront.max_queues=1"} <= set(arguments)
 
 
 def test_the_disks_are_raw_in_order_and_need_no_qemu() -> None:

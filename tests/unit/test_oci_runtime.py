@@ -83,29 +83,38 @@ def test_without_a_command_there_is_nothing_to_run(image: dict[str, Any], declar
 @pytest.mark.parametrize(
     ("user", "resolved"),
     [
-        ("", {"uid": 0, "gid": 0, "additionalGids": [4]}),
-        ("root", {"uid": 0, "gid": 0, "additionalGids": [4]}),
-        ("0", {"uid": 0, "gid": 0, "additionalGids": [4]}),
-        ("app", {"uid": 1000, "gid": 1001, "additionalGids": [4, 44]}),
-        ("1000", {"uid": 1000, "gid": 1001, "additionalGids": [4, 44]}),  # The first match of name or number, as in Docker.
-        ("app:", {"uid": 1000, "gid": 1001, "additionalGids": [4, 44]}),
-        ("app:staff", {"uid": 1000, "gid": 2000}),
-        ("app:2000", {"uid": 1000, "gid": 2000}),
-        ("app:0", {"uid": 1000, "gid": 0}),
-        ("app:7777", {"uid": 1000, "gid": 7777}),
-        (":staff", {"uid": 0, "gid": 2000}),
-        ("daemon", {"uid": 1, "gid": 1}),
-        ("short", {"uid": 1002, "gid": 1002}),
-        ("4242", {"uid": 4242, "gid": 0}),
-        ("4242:4243", {"uid": 4242, "gid": 4243}),
-        ("2147483647", {"uid": 2147483647, "gid": 0}),
+        ("", {"uid": 0, "gid": 0, "additionalGids": [0, 4]}),
+        ("root", {"uid": 0, "gid": 0, "additionalGids": [0, 4]}),
+        ("0", {"uid": 0, "gid": 0, "additionalGids": [0, 4]}),
+        ("app", {"uid": 1000, "gid": 1001, "additionalGids": [1001, 4, 44]}),
+        ("1000", {"uid": 1000, "gid": 1001, "additionalGids": [1001, 4, 44]}),  # A number is never a name, as in Docker.
+        ("01000", {"uid": 1000, "gid": 1001, "additionalGids": [1001, 4, 44]}),
+        ("7", {"uid": 7, "gid": 7, "additionalGids": [7]}),
+        ("app:", {"uid": 1000, "gid": 1001, "additionalGids": [1001, 4, 44]}),
+        ("app:staff", {"uid": 1000, "gid": 2000, "additionalGids": [2000]}),
+        ("app:2000", {"uid": 1000, "gid": 2000, "additionalGids": [2000]}),
+        ("app:0", {"uid": 1000, "gid": 0, "additionalGids": [0]}),
+        ("app:7777", {"uid": 1000, "gid": 7777, "additionalGids": [7777]}),
+        (":staff", {"uid": 0, "gid": 2000, "additionalGids": [2000]}),
+        ("daemon", {"uid": 1, "gid": 1, "additionalGids": [1]}),
+        ("short", {"uid": 1002, "gid": 1002, "additionalGids": [1002]}),
+        ("4242", {"uid": 4242, "gid": 0, "additionalGids": [0]}),
+        ("4242:4243", {"uid": 4242, "gid": 4243, "additionalGids": [4243]}),
+        ("2147483647", {"uid": 2147483647, "gid": 0, "additionalGids": [0]}),
     ],
 )
 def test_a_user_is_resolved_as_in_docker(user: str, resolved: dict[str, Any]) -> None:
     assert resolve_user(user, PASSWD, GROUP) == resolved
 
 
-@pytest.mark.parametrize(("user", "resolved"), [("", {"uid": 0, "gid": 0}), ("0", {"uid": 0, "gid": 0}), ("7:8", {"uid": 7, "gid": 8})])
+@pytest.mark.parametrize(
+    ("user", "resolved"),
+    [
+        ("", {"uid": 0, "gid": 0, "additionalGids": [0]}),
+        ("0", {"uid": 0, "gid": 0, "additionalGids": [0]}),
+        ("7:8", {"uid": 7, "gid": 8, "additionalGids": [8]}),
+    ],
+)
 def test_numbers_need_no_accounts_in_the_image(user: str, resolved: dict[str, Any]) -> None:
     assert resolve_user(user, "", "") == resolved
 
@@ -211,8 +220,7 @@ def test_the_container_has_what_docker_gives_and_no_network_of_its_own() -> None
     assert config["hostname"] == "web"
     assert config["root"] == {"path": "/run/ringfence/root", "readonly": False}
     assert process["args"] == ["/entry", "-e", "serve", "-c"]
-    assert process["user"] == {"uid": 1000, "gid": 1001, "additionalGids": [4, 44]}
-    assert set(process["capabilities"]) == {"bounding", "effective", "permitted"}
+    assert process["user"] == {"uid": 1000, "gid": 1001, "additionalGids": [1001, 4, 44]}
     assert len(process["capabilities"]["bounding"]) == 14
     assert not {"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_SYS_MODULE", "CAP_SYS_RAWIO"} & set(process["capabilities"]["bounding"])
     assert {namespace["type"] for namespace in linux["namespaces"]} == {"pid", "ipc", "uts", "mount", "cgroup"}
@@ -231,6 +239,32 @@ def test_no_mount_gives_devices_or_set_user_ids() -> None:
     assert bound == {f"/etc/{name}": f"/run/ringfence/etc/{name}" for name in ("hosts", "hostname", "resolv.conf")}
 
 
+# As moby's oci/defaults.go, daemon/container_operations_unix.go (networkMounts) and daemon/oci_linux.go (WithMounts) have them.
+@pytest.mark.parametrize(
+    ("destination", "kind", "options"),
+    [
+        ("/proc", "proc", {"nosuid", "noexec", "nodev"}),
+        ("/dev", "tmpfs", {"nosuid", "strictatime", "mode=755", "size=65536k"}),
+        ("/dev/pts", "devpts", {"nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}),
+        ("/dev/shm", "tmpfs", {"nosuid", "noexec", "nodev", "mode=1777", "size=65536k"}),
+        ("/dev/mqueue", "mqueue", {"nosuid", "noexec", "nodev"}),
+        ("/sys", "sysfs", {"nosuid", "noexec", "nodev", "ro"}),
+        ("/sys/fs/cgroup", "cgroup", {"nosuid", "noexec", "nodev", "ro"}),
+    ],
+)
+def test_file_systems_of_the_kernel_are_mounted_as_in_docker(destination: str, kind: str, options: set[str]) -> None:
+    for read_only in (False, True):
+        mounted = _mounted(_config(read_only=read_only), destination)
+        assert (mounted["type"], set(mounted["options"]) - {"relatime"}) == (kind, options)
+
+
+def test_a_read_only_container_cannot_write_to_the_files_of_its_network() -> None:
+    for name in ("hosts", "hostname", "resolv.conf"):
+        for read_only, access in ((False, "rw"), (True, "ro")):
+            options = set(_mounted(_config(read_only=read_only), f"/etc/{name}")["options"])
+            assert options & {"ro", "rw"} == {access}
+
+
 def _mounted(config: dict[str, Any], destination: str) -> dict[str, Any]:
     (found,) = [mount for mount in config["mounts"] if mount["destination"] == destination]
     return {key: value for key, value in found.items() if key != "destination"}
@@ -239,7 +273,7 @@ def _mounted(config: dict[str, Any], destination: str) -> dict[str, Any]:
 def test_what_is_declared_goes_before_what_the_image_says() -> None:
     image = {**IMAGE, "User": "root", "WorkingDir": "/image"}
     config = _config(image, user="app:staff", working_dir="/srv", hostname="www.example", read_only=True)
-    assert config["process"]["user"] == {"uid": 1000, "gid": 2000}
+    assert config["process"]["user"] == {"uid": 1000, "gid": 2000, "additionalGids": [2000]}
     assert config["process"]["cwd"] == "/srv"
     assert (config["hostname"], _environment(config)["HOSTNAME"]) == ("www.example", "www.example")
     assert config["root"]["readonly"] is True
@@ -259,6 +293,7 @@ def test_what_is_declared_goes_before_what_the_image_says() -> None:
 def test_capabilities_are_combined_as_in_docker(add: tuple[str, ...], drop: tuple[str, ...], has: set[str], lacks: set[str]) -> None:
     sets = _config(cap_add=add, cap_drop=drop)["process"]["capabilities"]
     assert sets["bounding"] == sets["effective"] == sets["permitted"]
+    assert _config(cap_add=add, cap_drop=drop, user="app")["process"]["capabilities"] == {"bounding": sets["bounding"]}
     names = {name.removeprefix("CAP_") for name in sets["bounding"]}
     assert has <= names
     assert not lacks & names
@@ -268,6 +303,7 @@ def test_limits_are_those_of_the_runtime_specification() -> None:
     limits = _config(ulimits={"core": (0, -1), "nofile": (10, 20)})["process"]["rlimits"]
     assert limits == [
         {"type": "RLIMIT_NOFILE", "soft": 10, "hard": 20},
+        {"type": "RLIMIT_NPROC", "soft": 2**64 - 1, "hard": 2**64 - 1},
         {"type": "RLIMIT_CORE", "soft": 0, "hard": 2**64 - 1},
     ]
 
@@ -296,7 +332,10 @@ def test_volumes_of_an_image_are_absolute_paths(named: Any) -> None:
 def test_the_container_s_own_parameters_are_in_its_configuration_and_the_zone_s_are_not() -> None:
     zone = _zone(sysctls={"kernel.shmmax": "1", "vm.swappiness": "0", "fs.mqueue.msg_max": "5"})
     assert runtime_config(zone, IMAGE, PASSWD, GROUP, PROFILE)["linux"]["sysctl"] == {"kernel.shmmax": "1", "fs.mqueue.msg_max": "5"}
-    assert kernel_parameters(zone) == {"vm/swappiness": "0"}
+    network = {"net/ipv4/ip_unprivileged_port_start": "0", "net/ipv4/ping_group_range": "0 2147483647"}
+    assert kernel_parameters(zone) == {**network, "vm/swappiness": "0"}
+    declared = _zone(sysctls={"net.ipv4.ip_unprivileged_port_start": "1024"})
+    assert kernel_parameters(declared) == {**network, "net/ipv4/ip_unprivileged_port_start": "1024"}
 
 
 CHECKED = {**IMAGE, "Healthcheck": {"Test": ["CMD", "/check"], "Interval": 10 * 10**9, "Timeout": 5 * 10**8, "Retries": 0}}

@@ -139,7 +139,8 @@ def test_a_fingerprint_tells_contents_apart_on_one_host(host: Host, tmp_path: Pa
 def test_a_health_check_is_one_command_and_its_times(host: Host, tmp_path: Path) -> None:
     checked = dataclasses.replace(ZONE, healthcheck=Healthcheck(test=("/bin/sh", "-c", "curl -f 'http://[::1]/'"), interval=7))
     files = _unpacked(_initrd(_write(host, checked)), tmp_path / "unpacked")
-    assert shlex.split(files["zone/health"][1].decode()) == ["exec", "crun", "exec", "app", "/bin/sh", "-c", "curl -f 'http://[::1]/'"]
+    command = ["exec", "crun", "exec", "--cwd", "/", "app", "/bin/sh", "-c", "curl -f 'http://[::1]/'"]
+    assert shlex.split(files["zone/health"][1].decode()) == command
     settings = dict(word.split("=", 1) for word in shlex.split(files["zone/settings"][1].decode()))
     assert {key: value for key, value in settings.items() if key.startswith("HEALTH_")} == {
         "HEALTH_INTERVAL": "7",
@@ -165,7 +166,7 @@ def test_names_addresses_and_parameters_are_those_of_the_declaration(host: Host,
     assert files["zone/etc/hosts"].splitlines()[2:] == ["198.18.1.44\twww.example", "192.0.2.1\tdb"]
     assert files["zone/etc/resolv.conf"] == "nameserver 192.0.2.53\nnameserver 2001:db8::53\n"
     # What belongs to a namespace of the container is in its configuration.
-    assert files["zone/sysctls"] == "net/core/somaxconn 1024\nnet/ipv4/tcp_rmem 1 2 3\n"
+    assert files["zone/sysctls"].splitlines()[-2:] == ["net/core/somaxconn 1024", "net/ipv4/tcp_rmem 1 2 3"]
     assert json.loads(files["zone/config.json"])["linux"]["sysctl"] == {"kernel.shmmax": "1"}
     assert {"STOP_SIGNAL=INT", "STOP_GRACE=90"} <= set(files["zone/settings"].splitlines())
 
@@ -187,6 +188,7 @@ def test_the_settings_are_words_of_a_shell(host: Host, tmp_path: Path, restart: 
         "STOP_SIGNAL": "SIGQUIT; reboot",
         "STOP_GRACE": "10",
         "RECORD_BLOCK": "262144",
+        "WORKING_DIR": "/",
     }
     script = tmp_path / "settings"
     script.write_bytes(settings)
