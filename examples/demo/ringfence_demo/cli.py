@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import runpy
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,7 +16,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ringfence_demo import images, kernels, server
 from ringfence_demo.cache import TAG
-from ringfence_demo.definitions import BENCH, DEFINITIONS, KERNELS, Definition
+from ringfence_demo.definitions import DEFINITIONS, KERNELS, Definition
 
 DEFAULT_PORT = 5055
 
@@ -29,8 +30,7 @@ def main(arguments: Sequence[str]) -> int:
             stopped = server.stop(_registry(options.cache, options.port))
             print("registry stopped" if stopped else f"no registry of the demo is running on port {options.port}")
         else:
-            definitions = (*DEFINITIONS, BENCH) if options.bench else DEFINITIONS
-            _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references, definitions)
+            _up(options.cache, options.port, options.host or f"127.0.0.1:{options.port}", options.references, _definitions(options.also))
     except RingfenceError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
         required=True,
         help="file to write: YAML with demo_images and demo_kernels, each of them name to reference by digest",
     )
-    up.add_argument("--bench", action="store_true", help="also the image with the tools of `make bench`")
+    up.add_argument("--also", metavar="FILE", type=Path, help="Python file whose DEFINITIONS are served beside the demo's")
     down = verbs.add_parser("down", help="stop the registry that `up` started")
     for verb in (up, down):
         verb.add_argument("--port", type=int, default=DEFAULT_PORT, help="port of the registry on 127.0.0.1 (%(default)s)")
@@ -68,6 +68,10 @@ def _parser() -> argparse.ArgumentParser:
 def _registry(cache: Path, port: int) -> Path:
     """Where a registry keeps its state and data. Each port has its own, so that the demo's and a test's run side by side."""
     return cache / f"registry-{port}"
+
+
+def _definitions(also: Path | None) -> tuple[Definition, ...]:
+    return (*DEFINITIONS, *(runpy.run_path(os.fspath(also))["DEFINITIONS"] if also else ()))
 
 
 def _up(cache: Path, port: int, host: str, references: Path, definitions: Sequence[Definition]) -> None:

@@ -11,8 +11,8 @@ SUITE = "trixie"
 KERNELS = {"debian13": "trixie", "debian12": "bookworm"}
 """The demo's kernels: name to the suite of Debian that each is from."""
 
-_BASE = ("base-files", "base-passwd", "busybox-static")
-_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+BASE = ("base-files", "base-passwd", "busybox-static")
+PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 APPLETS = tuple(
     "sh ash cat chmod chown cp cut date df dmesg du echo env expr false find free grep head hostname id ip kill ln ls mkdir mknod "
@@ -27,7 +27,8 @@ class Definition:
     """One image.
 
     ``links``: path to target. ``files``: path to content. ``directories``: path to mode, user and group id. ``accounts``: lines for
-    /etc/passwd beyond Debian's own, each with a group of the same name and id. ``config``: that of the OCI image specification.
+    /etc/passwd beyond Debian's own, each with a group of the same name and id. ``members``: group of Debian's to who is in it beside.
+    ``left_out``: pattern of paths that are not wanted. ``config``: that of the OCI image specification. What begins as a script is one.
     """
 
     name: str
@@ -37,6 +38,8 @@ class Definition:
     files: Mapping[str, str] = dataclasses.field(default_factory=dict)
     directories: Mapping[str, tuple[int, int, int]] = dataclasses.field(default_factory=dict)
     accounts: Sequence[str] = ()
+    members: Mapping[str, Sequence[str]] = dataclasses.field(default_factory=dict)
+    left_out: str = ""
 
 
 _WWW_DATA = 33
@@ -45,7 +48,7 @@ _REDIS = 999
 DEFINITIONS = (
     Definition(
         name="nginx",
-        packages=(*_BASE, "nginx"),
+        packages=(*BASE, "nginx"),
         links={
             "etc/nginx/sites-enabled/default": "/etc/nginx/sites-available/default",
             "var/log/nginx/access.log": "/dev/stdout",
@@ -54,7 +57,7 @@ DEFINITIONS = (
         files={"var/www/html/index.html": "<!DOCTYPE html><title>nginx</title><h1>Welcome to nginx</h1>\n"},
         directories={"var/lib/nginx": (0o755, _WWW_DATA, 0)},
         config={
-            "Env": [_PATH],
+            "Env": [PATH],
             "Cmd": ["nginx", "-g", "daemon off;"],
             "ExposedPorts": {"80/tcp": {}},
             "StopSignal": "SIGQUIT",
@@ -62,11 +65,11 @@ DEFINITIONS = (
     ),
     Definition(
         name="redis",
-        packages=(*_BASE, "redis-server"),
+        packages=(*BASE, "redis-server"),
         directories={"data": (0o755, _REDIS, _REDIS)},
         accounts=(f"redis:x:{_REDIS}:{_REDIS}::/data:/usr/sbin/nologin",),
         config={
-            "Env": [_PATH],
+            "Env": [PATH],
             "User": "redis",
             "WorkingDir": "/data",
             "Cmd": ["redis-server", "--protected-mode", "no"],
@@ -75,10 +78,3 @@ DEFINITIONS = (
         },
     ),
 )
-
-BENCH = Definition(
-    name="bench",
-    packages=(*_BASE, "coreutils", "fio", "iperf3", "sysbench"),
-    config={"Env": [_PATH], "Cmd": ["sleep", "infinity"], "StopSignal": "SIGKILL"},
-)
-"""The tools of ``make bench``; the demo does not need it, and does not build it."""

@@ -61,7 +61,8 @@ def _compose(definition: Definition, work: Path) -> None:
     # In other formats than USTAR the headers depend on the version of Python.
     with tarfile.open(packages) as source, tarfile.open(work / "layer.tar", "w", format=tarfile.USTAR_FORMAT) as target:
         members = {member.name.removeprefix("./"): member for member in source if member.name not in (".", "./")}
-        kept = {name: member for name, member in members.items() if not _LEFT_OUT.match(name)}
+        left_out = re.compile(f"{_LEFT_OUT.pattern}|{definition.left_out}" if definition.left_out else _LEFT_OUT)
+        kept = {name: member for name, member in members.items() if not left_out.match(name)}
         made = dict(_made(definition, {name: _read(source, members[name]) for name in _ACCOUNTS}, set(kept)))
         for name in sorted({*kept, *made}):
             if name in made:
@@ -98,10 +99,12 @@ def _made(definition: Definition, masters: dict[str, bytes], kept: set[str]) -> 
         passwd += f"{line}\n"
         account, _password, _uid, group_id = line.split(":")[:4]
         group += f"{account}:x:{group_id}:\n"
+    for name, members in definition.members.items():
+        group = re.sub(rf"^({name}:.*)$", rf"\g<1>{','.join(members)}", group, flags=re.MULTILINE)
     files = {"etc/passwd": passwd, "etc/group": group, **definition.files}
     writable = dict.fromkeys(("tmp", "var/tmp", "var/lock"), (0o1777, 0, 0))
     directories = {"root": (0o700, 0, 0), **writable, **definition.directories}
-    for path in files:
+    for path in (*files, *definition.links, *definition.directories):
         # Of the parents, only those that no package has.
         parents = [str(parent) for parent in Path(path).parents if str(parent) != "."]
         directories = {**{parent: (0o755, 0, 0) for parent in parents if parent not in kept}, **directories}
@@ -113,7 +116,7 @@ def _made(definition: Definition, masters: dict[str, bytes], kept: set[str]) -> 
         member.linkname = target
         yield path, (member, b"")
     for path, content in files.items():
-        member = _member(path, tarfile.REGTYPE, 0o644)
+        member = _member(path, tarfile.REGTYPE, 0o755 if content.startswith("#!") else 0o644)
         member.size = len(content.encode())
         yield path, (member, content.encode())
 
