@@ -26,9 +26,8 @@ def main() -> None:
     host.RESULTS.mkdir(parents=True, exist_ok=True)
     references = host.RESULTS / "references.yml"
     # The registry that the demo's host knows; what the demo has built is taken from its cache.
-    subprocess.run(
-        [sys.executable, "examples/demo", "up", "--also=tests/bench/images.py", "--host", "10.0.2.2:5055", "--references", str(references)], check=True
-    )
+    up = ["up", "--also=tests/bench/images.py", "--host=10.0.2.2:5055", f"--references={references}"]
+    subprocess.run([sys.executable, "examples/demo", *up], check=True)
     images = yaml.safe_load(references.read_text(encoding="utf-8"))["demo_images"]
     results: dict[str, Any] = {"restore_seconds": seconds(host.restore)}
     try:
