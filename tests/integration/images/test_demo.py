@@ -8,16 +8,20 @@ from __future__ import annotations
 
 import json
 import socket
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import services
 import yaml
 
 from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ringfence_demo import cli, server
+from ringfence_demo import images as demo_images
+from ringfence_demo.cache import TAG
 from ringfence_demo.definitions import DEFINITIONS, KERNELS
 
 
@@ -82,6 +86,18 @@ def test_demo_images(
     for _time in range(2):
         assert cli.main(["--cache", str(cache), "down", "--port", str(free_port)]) == 0
     assert capsys.readouterr().out.splitlines()[-2:] == ["registry stopped", f"no registry of the demo is running on port {free_port}"]
+
+
+def test_an_image_of_the_scenarios_has_only_what_its_definition_keeps(cache: Path) -> None:
+    """The old userland: one static program, scripts that can be run, and no library."""
+    (legacy,) = (definition for definition in services.DEFINITIONS if definition.name == "legacy")
+    built = demo_images.build(legacy, cache)
+    (layer,) = registry.resolve(f"oci:{built}:{TAG}").manifest["layers"]
+    with tarfile.open(built / "blobs" / "sha256" / layer["digest"][7:]) as archive:
+        modes = {member.name: member.mode for member in archive}
+    assert modes["usr/bin/busybox"] == modes["etc/init.d/rcS"] == 0o755
+    assert modes["etc/inittab"] == 0o644
+    assert [name for name in modes if "lib" in name.split("/")[:2]] == []
 
 
 def test_port_in_use(cache: Path, free_port: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
