@@ -100,15 +100,59 @@ def test_a_zone_that_ignores_its_stop_signal_is_ended(live: Live, facts: dict[st
     _check_that_nothing_is_left(live, facts)
 
 
-def test_a_zone_whose_kernel_panics_starts_again(live: Live, facts: dict[str, Any]) -> None:
-    into = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ProxyCommand='zonectl connect api' root@api"
-    before = live.run("xl domid api")
-    live.run(f"timeout 20 {into} 'echo c > /proc/sysrq-trigger' </dev/null || true")
-    live.run(
-        f'for try in $(seq 300); do [ "$(xl domid api 2>/dev/null || echo {before.strip()})" = {before.strip()} ] || break; sleep 0.2; done'
-    )
-    assert live.run("zonectl logs -n 400 api | grep -c 'Kernel panic - not syncing: sysrq triggered crash'").strip() == "1"
+def test_a_zone_whose_kernel_panics_again_and_again_starts_each_time_and_counts(live: Live, facts: dict[str, Any]) -> None:
+    """The wait before the container grows, as it does for a container that ends again and again."""
+    assert _restarts(live) == 0
+    for panics in (1, 2):
+        _panic(live)
+        assert live.run("zonectl logs -n 400 api | grep -c 'Kernel panic - not syncing: sysrq triggered crash'").strip() == str(panics)
+        # Docker's back-off: 2 s after the first, 4 s after the second.
+        live.run(f"for try in $(seq 300); do zonectl inspect api | grep -q '\"restarts\": {panics}' && exit; sleep 0.2; done; exit 1")
     assert not _converge_changed(live)["changed"]
+    _check_that_nothing_is_left(live, facts)
+
+
+def _restarts(live: Live) -> int:
+    return int(next(zone["restarts"] for zone in live.module("zone_info", {})["zones"] if zone["name"] == "api"))
+
+
+def _panic(live: Live) -> None:
+    """Let the kernel of zone api panic, and wait until Xen has started the zone again."""
+    into = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ProxyCommand='zonectl connect api' root@api"
+    before = live.run("xl domid api").strip()
+    live.run(f"timeout 60 {into} 'echo c > /proc/sysrq-trigger' </dev/null || true")
+    live.run(f'for try in $(seq 300); do [ "$(xl domid api 2>/dev/null || echo {before})" = {before} ] || exit 0; sleep 0.2; done; exit 1')
+
+
+def test_a_registry_that_goes_and_a_disk_that_fills_half_way_leave_nothing(live: Live, facts: dict[str, Any]) -> None:
+    """And once both are as they should be, the same declaration comes to run."""
+    address, port = str(live.variables["registry"]).split(":")
+    extra = {"name": "extra", "image": live.variables["images"]["redis"]}
+
+    def converge() -> dict[str, Any]:
+        return live.converge(live.declared["web"], live.declared["api"], extra, data=GROWN)
+
+    pulling = "ls /var/lib/ringfence/tmp/*/layout/* >/dev/null 2>&1"
+    chain, rule = "{ type filter hook output priority 0; }", f"ip daddr {address} tcp dport {port} reject with tcp reset"
+    _when(live, pulling, f"nft 'add table ip cut; add chain ip cut out {chain}; add rule ip cut out {rule}'")
+    gone = converge()
+    live.run("nft delete table ip cut")  # It was there: the registry did go.
+    assert (gone["failed"], gone["changed"]) == (True, False), gone
+    assert "zone extra: create: image" in gone["msg"]
+    _check_that_nothing_is_left(live, facts)
+
+    live.run("fallocate --length $(($(stat --file-system --format '%a * %S' /var/lib/ringfence) - (16 << 20))) /var/lib/filler")
+    try:
+        full = converge()
+    finally:
+        live.run("rm /var/lib/filler")
+    assert (full["failed"], full["changed"], "full" in full["msg"] or "no space" in full["msg"]) == (True, False, True), full
+    _check_that_nothing_is_left(live, facts)
+
+    done = converge()
+    assert (done["failed"], [zone["action"] for zone in done["zones"]]) == (False, ["keep", "create", "keep"]), done
+    removed = live.converge(live.declared["web"], live.declared["api"], {"name": "extra", "state": "absent"}, data=GROWN)
+    assert not removed["failed"], removed
     _check_that_nothing_is_left(live, facts)
 
 
