@@ -1,4 +1,4 @@
-"""Images of real services do not notice that Docker is not there. Comes after the tests of ``removal``: nothing else runs then."""
+"""Images of real services do not notice that Docker is not there. Comes after the tests of ``removal``: zone web runs beside."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from live import Live
+from live import GROWN, Live
 
-_VOLUMES = {"pgdata": {"size": "192MiB"}, "redis": {"size": "32MiB"}}
+_VOLUMES = {"data": GROWN, "pgdata": {"size": "192MiB"}, "redis": {"size": "32MiB"}}
 _CHECK = {"start_period": "3m", "start_interval": "2s", "interval": "20s"}
 _ZONES: dict[str, dict[str, Any]] = {
     "postgres": {
