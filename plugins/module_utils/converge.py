@@ -36,6 +36,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     REMOVE,
     Observed,
     Step,
+    differs_in_size,
     fields,
     plan,
     shown,
@@ -139,9 +140,13 @@ class _Converge:
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
             whole = zone.definition is None or zone_files.whole(self.store, zone.definition)
-            running = self.hypervisor.running(name) if zone.active else None
-            observed[name] = dataclasses.replace(zone, whole=whole, running=running)
+            observed[name] = dataclasses.replace(zone, whole=whole)
         wanted = [zone for zone in zones if zone.state == "present"]
+        for declared_zone in wanted:
+            name = declared_zone.name
+            running = observed[name].running if name in observed else None
+            if running and differs_in_size(declared_zone, running):
+                observed[name] = dataclasses.replace(observed[name], running=self.hypervisor.running(name))
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])
         definitions = self._definitions(wanted, observed, foreign, removed, check=check)

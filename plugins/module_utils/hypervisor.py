@@ -88,7 +88,8 @@ class Hypervisor:
             # Known from the list: to ask for it would be a call for each domain.
             number = domain.ID() if domain.ID() != -1 else None
             crashed = number is None and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
-            zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number)
+            running = _has_now(domain) if number is not None else None
+            zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number, running=running)
         return zones, foreign
 
     def modes(self) -> tuple[str, ...]:
@@ -231,6 +232,15 @@ class Hypervisor:
             return call()
         except libvirt.libvirtError as error:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
+
+
+def _has_now(domain: Any) -> Running | None:
+    """What a running domain has, for what it could have is another call; ``None`` if it has ended in between."""
+    try:
+        _state, _allowed, memory, cpus, _time = domain.info()
+    except libvirt.libvirtError:
+        return None
+    return Running(round(memory / 1024), round(memory / 1024), cpus, cpus)
 
 
 def _in_xen(name: str) -> bool:

@@ -36,7 +36,10 @@ MEMORY_SLACK = 4
 
 @dataclasses.dataclass(frozen=True)
 class Running:
-    """What a zone has of its host now, memory in MiB and virtual CPUs, and the most that it can have until it is started anew."""
+    """What a zone has of its host now, memory in MiB and virtual CPUs, and the most that it can have until it is started anew.
+
+    Where nobody has asked for the most, it is what the zone has.
+    """
 
     memory: int
     most_memory: int
@@ -49,8 +52,8 @@ class Observed:
     """A zone as the host has it.
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
-    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if
-    it does not run, or nobody has asked.
+    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it
+    does not run.
     """
 
     name: str
@@ -81,6 +84,11 @@ class Step:
     def changes(self) -> bool:
         """Whether the host is changed by it."""
         return self.action != KEEP
+
+
+def differs_in_size(zone: Zone, running: Running) -> bool:
+    """Whether a running zone has another size than is declared."""
+    return abs(running.memory - zone.memory) > MEMORY_SLACK or running.cpus != zone.cpus
 
 
 def fields(definition: Definition) -> dict[str, Any]:

@@ -124,7 +124,9 @@ def test_a_zone_that_runs_is_observed_as_it_was_last_defined(host: Hypervisor) -
     uuid = host.uuid("web")
     changed = dataclasses.replace(DEFINITION, zone=dataclasses.replace(DEFINITION.zone, ports=(Port(80, 80),)))
     _define(host, changed)
-    assert host.observe()[0] == {"web": Observed("web", changed, active=True, domain_id=_lookup(host).ID())}
+    assert host.observe()[0] == {
+        "web": Observed("web", changed, active=True, domain_id=_lookup(host).ID(), running=Running(128, 128, 1, 1))
+    }
     assert host.uuid("web") == uuid
 
 

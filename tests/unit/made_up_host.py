@@ -119,7 +119,10 @@ class Hypervisor:
                 definition = parse_metadata(text)
             except ValueError:
                 definition = None
-            zones[name] = Observed(name, definition, domain.number is not None, domain_id=domain.number)
+            running = self.running(name)
+            if running:
+                running = replace(running, most_memory=running.memory, most_cpus=running.cpus)
+            zones[name] = Observed(name, definition, domain.number is not None, domain_id=domain.number, running=running)
         return zones, self.foreign
 
     def modes(self) -> tuple[str, ...]:

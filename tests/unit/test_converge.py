@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import re
-import time
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -734,22 +734,26 @@ def test_a_zone_that_is_not_healthy_is_told(host: Host, health: bytes, told: str
 
 
 def test_zones_that_do_not_depend_on_each_other_start_side_by_side(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hypervisor.free = 2048
     running: set[str] = set()
     at_once: list[set[str]] = []
     start = host.hypervisor.start
+    names = [f"web{number}" for number in range(8)]
+    # Each start waits until three more have begun; were fewer side by side, it would break.
+    four = threading.Barrier(4, timeout=30)
 
     def slow_start(name: str) -> None:
         running.add(name)
-        time.sleep(0.1)
+        if name in names:
+            four.wait()
         at_once.append(set(running))
         start(name)
         running.remove(name)
 
     monkeypatch.setattr(host.hypervisor, "start", slow_start)
-    names = [f"web{number}" for number in range(6)]
     report = host.converge(*(_zone(name) for name in names), _zone("last", depends_on=names))
     assert report.failures == []
-    assert max(map(len, at_once)) == 4
+    assert max(map(len, at_once)) <= 4
     assert at_once[-1] == {"last"}
 
 
