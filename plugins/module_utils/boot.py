@@ -69,7 +69,7 @@ _PACKAGES = (
     "golang-github-containers-common",
     "dropbear-bin",
     "e2fsprogs",
-    "socat",
+    "ucspi-unix",
     "openssh-client",
     # the network of zones
     "iproute2",

@@ -29,7 +29,7 @@ _PROGRAMS = {
     "crun": "crun",
     "dropbear": "dropbear-bin",
     "resize2fs": "e2fsprogs",
-    "socat": "socat",
+    "unixserver": "ucspi-unix",
     "vchan-socket-proxy": "xen-utils",
 }
 """The programs of the base, and the Debian package that carries each."""

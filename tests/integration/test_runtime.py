@@ -15,7 +15,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 SCRIPTS = {"boot": "#!/bin/sh\nboot\n", "init": "#!/bin/sh\ninit\n", "poweroff": "#!/bin/sh\npoweroff\n"}
-BUSYBOX = "#!/bin/sh\nprintf 'busybox\\ncat\\npoweroff\\nsh\\nsocat\\n'\n"
+BUSYBOX = "#!/bin/sh\nprintf 'busybox\\ncat\\npoweroff\\nsh\\nunixserver\\n'\n"
 
 
 @pytest.fixture
@@ -25,7 +25,7 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     directory.mkdir()
     (directory / "busybox").write_text(BUSYBOX)
     (directory / "busybox").chmod(0o755)
-    for name in ("crun", "dropbear", "resize2fs", "socat", "vchan-socket-proxy"):
+    for name in ("crun", "dropbear", "resize2fs", "unixserver", "vchan-socket-proxy"):
         shutil.copy("/bin/cat", directory / name)
     monkeypatch.setenv("PATH", f"{directory}:{os.environ['PATH']}")
     profile = directory / "seccomp.json"
@@ -57,7 +57,7 @@ def test_the_base_has_the_programs_their_libraries_and_the_scripts(programs: Pat
     assert os.access(made.boot, os.X_OK)
     assert os.access(made.busybox, os.X_OK)
     files = _listing(made.base)
-    for name in ("busybox", "crun", "dropbear", "socat", "vchan-socket-proxy"):
+    for name in ("busybox", "crun", "dropbear", "unixserver", "vchan-socket-proxy"):
         assert files[f"usr/bin/{name}"] == "-rwxr-xr-x 0/0"
     assert files["usr/lib/ringfence/init"] == files["usr/sbin/poweroff"] == "-rwxr-xr-x 0/0"
     assert (files["usr/bin/sh"], files["usr/bin/cat"]) == ("lrwxrwxrwx 0/0 busybox", "lrwxrwxrwx 0/0 busybox")
@@ -118,13 +118,13 @@ def test_check_mode_predicts_the_digest_and_changes_nothing(programs: Path, tmp_
 
 def test_what_the_host_lacks_is_told_with_its_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (programs / "crun").unlink()
-    (programs / "socat").unlink()
+    (programs / "unixserver").unlink()
     (programs / "seccomp.json").unlink()
     monkeypatch.setenv("PATH", str(programs))
     store = Store(tmp_path / "store")
     with pytest.raises(
         RingfenceError,
-        match=r"needs what this host lacks: crun \(package crun\), socat \(package socat\), \S+/seccomp.json \(package golang-\S+\); apply",
+        match=r"needs what this host lacks: crun \(package crun\), unixserver \(package ucspi-unix\), \S+/seccomp.json \(package golang-\S+\); apply",
     ):
         _compose(store)
     assert _compose(store, check=True) == (None, None)
