@@ -21,7 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import boot_image,
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import ModuleIndex, zone_modules
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, ModuleIndex, zone_modules
 
 IMAGE = "kernel/image"
 CONFIG = "kernel/config.gz"
@@ -65,6 +65,7 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
         "flavor": metadata.get("KERNEL_FLAVOR", ""),
         "modes": modes,
         "modules": load_order,
+        "lacks": sorted(OPTIONAL.keys() - load_order.keys()),
     }
     (into / "kernel.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

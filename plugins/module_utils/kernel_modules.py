@@ -26,6 +26,9 @@ REQUIRED: Mapping[str, str] = {
 }
 """What a zone may need of its kernel: the module, and the option that builds it in or as a module."""
 
+OPTIONAL: Mapping[str, str] = {"fuse": "FUSE_FS", "tun": "TUN"}
+"""What only a zone with a device of it needs (``devices.NODES``); a kernel may be without."""
+
 
 @dataclasses.dataclass(frozen=True)
 class ModuleIndex:
@@ -74,14 +77,18 @@ class ModuleIndex:
 
 
 def zone_modules(index: ModuleIndex, config: str) -> dict[str, tuple[str, ...]]:
-    """For each of ``REQUIRED`` the paths to load, in order; none for what the kernel has built in.
+    """For each of ``REQUIRED``, and those of ``OPTIONAL`` that the kernel has, the paths to load, in order; none for what is built in.
 
     :param config: the kernel's ``.config``.
-    :raises RingfenceError: naming everything that the kernel has neither built in nor as a module.
+    :raises RingfenceError: naming everything required that the kernel has neither built in nor as a module.
     """
     builtin = set(re.findall(r"^CONFIG_(\w+)=y$", config, re.MULTILINE))
-    modules = {name: () if option in builtin else tuple(index.load_order(name)) for name, option in REQUIRED.items()}
-    missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if option not in builtin and not modules[name]]
+    modules: dict[str, tuple[str, ...]] = {}
+    for name, option in {**REQUIRED, **OPTIONAL}.items():
+        order = () if option in builtin else tuple(index.load_order(name))
+        if order or option in builtin:
+            modules[name] = order
+    missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if name not in modules]
     if missing:
         raise RingfenceError(f"it lacks, built in or as a module, what a zone needs: {', '.join(missing)}; use a kernel that has it")
     return modules

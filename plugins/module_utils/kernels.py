@@ -33,7 +33,8 @@ class Kernel:
 
     ``image`` is the reference it was declared with, ``digest`` (``sha256:…``) that of the image manifest, ``release`` what ``uname -r``
     says, ``modes`` the kinds of Xen guest it can be (``pv``, ``pvh``). ``modules`` has for each need of a zone
-    (``kernel_modules.REQUIRED``) the files below ``directory/modules`` to load, in order; none if it is built in.
+    (``kernel_modules.REQUIRED``, and those of ``OPTIONAL`` that it has) the files below ``directory/modules`` to load, in order; none if
+    it is built in. ``lacks`` are those of ``OPTIONAL`` that it has not; one that is in neither was not asked for when it was deployed.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Kernel:
     modes: tuple[str, ...]
     modules: Mapping[str, tuple[str, ...]]
     directory: Path
+    lacks: frozenset[str] = frozenset()
 
     @property
     def vmlinux(self) -> Path:
@@ -301,6 +303,7 @@ def _load(store: Store, name: str, target: Target) -> Kernel:
             tuple(document["modes"]),
             modules,
             directory,
+            frozenset(document.get("lacks", ())),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RingfenceError(f"kernel {name!r}: {directory} is damaged: {error}; remove it and deploy the kernels again") from error

@@ -17,7 +17,7 @@ description:
   - Everything declared is looked up before anything changes. Names change together, when all kernels are on the host.
   - A kernel is accepted if its content matches its digest, it is for the host's architecture, Xen can start it as PV or PVH guest, and
     it has what a zone needs, built in or as a module - the Xen block and network frontends, grant and event channel devices, EROFS,
-    SquashFS, overlay and ext4.
+    SquashFS, overlay and ext4. FUSE and TUN are unpacked with them if the kernel has them, for zones with such C(devices).
   - Running zones keep the kernel they were started with. Kernels that are no longer declared stay, and are reported.
 requirements:
   - C(skopeo) and C(squashfs-tools) on the host; C(zstd) or C(lz4) for kernels and images compressed with them

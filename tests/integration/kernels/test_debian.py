@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import build_initrd
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import default, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -105,6 +105,7 @@ def test_debian_kernels_become_kernels_of_a_host(apt: dict[str, Path], registry_
         assert order.index("crc32c_generic.ko") < order.index("libcrc32c.ko") < order.index("erofs.ko")
         archive = build_initrd(kernel.directory, {"init": b"#!/bin/sh\n"}, dict.fromkeys(order, ""))
         assert len(archive) < 6_000_000
+        assert (kernel.load_order(OPTIONAL)[-1], kernel.lacks) == ("tun.ko", frozenset())
         with open(kernel.vmlinux, "rb") as handle:
             assert handle.read(4) == b"\x7fELF"
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +13,7 @@ import pytest
 import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, DeploymentFailed, converge, default, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -68,7 +70,8 @@ def test_the_modules_of_a_kernel_are_unpacked_in_load_order(store: Store, make_i
         "jbd2.ko",
         "ext4.ko",
     ]
-    everything = kernel.load_order(REQUIRED)
+    everything = kernel.load_order([*REQUIRED, *OPTIONAL])
+    assert kernel.lacks == frozenset()
     assert {path.name for path in (kernel.directory / "modules").iterdir()} == set(everything)
     assert {(kernel.directory / "modules" / name).read_bytes() for name in everything} == {samples.module()}
 
@@ -77,6 +80,33 @@ def test_a_kernel_with_everything_built_in_needs_no_addons(store: Store, make_im
     config = samples.config(**dict.fromkeys(REQUIRED.values(), "y"))
     converge(store, [Declared("lean", make_image(config=config, without=("kernel/addons.squashfs",))[0])], check=False)
     assert deployed(store)["lean"].load_order(REQUIRED) == []
+
+
+def test_a_kernel_without_what_only_devices_need_is_deployed_and_known_to_lack_it(store: Store, make_image: MakeImage) -> None:
+    converge(store, [Declared("lean", make_image(dep=samples.DEP.replace("kernel/drivers/net/tun.ko:\n", ""))[0])], check=False)
+    kernel = deployed(store)["lean"]
+    assert (kernel.lacks, kernel.load_order(["fuse"])) == (frozenset({"tun"}), ["fuse.ko"])
+    assert not (kernel.directory / "modules" / "tun.ko").exists()
+
+
+def test_a_kernel_that_was_deployed_without_what_devices_need_is_deployed_again_when_it_is_removed(
+    store: Store, make_image: MakeImage
+) -> None:
+    """As the error for a zone with such a device says. Before that, nothing of it is known."""
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    (description,) = store.kernels.glob("*/kernel.json")
+    document = json.loads(description.read_text())
+    for name in OPTIONAL:
+        del document["modules"][name]
+    del document["lacks"]
+    description.write_text(json.dumps(document))
+    assert not converge(store, declared, check=False).changed
+    kernel = deployed(store)["stable"]
+    assert not kernel.lacks | (OPTIONAL.keys() & kernel.modules.keys())
+    shutil.rmtree(kernel.directory)
+    assert converge(store, declared, check=False).changed
+    assert deployed(store)["stable"].load_order(OPTIONAL) == ["fuse.ko", "tun.ko"]
 
 
 def test_a_second_run_changes_nothing(store: Store, make_image: MakeImage) -> None:

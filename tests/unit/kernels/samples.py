@@ -59,6 +59,8 @@ def config(**options: str) -> str:
             "SQUASHFS",
             "OVERLAY_FS",
             "EXT4_FS",
+            "FUSE_FS",
+            "TUN",
         ),
         "m",
     )
@@ -80,6 +82,8 @@ kernel/fs/ext4/ext4.ko: kernel/lib/crc16.ko kernel/fs/mbcache.ko kernel/fs/jbd2/
 kernel/lib/crc16.ko:
 kernel/fs/mbcache.ko:
 kernel/fs/jbd2/jbd2.ko:
+kernel/fs/fuse/fuse.ko:
+kernel/drivers/net/tun.ko:
 kernel/crypto/crc32c_generic.ko:
 kernel/arch/x86/crypto/crc32c-intel.ko:
 """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import samples
 
+from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED, ModuleIndex, zone_modules
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED, ModuleIndex, zone_modules
 
 INDEX = ModuleIndex.parse(samples.DEP, samples.SOFTDEP, samples.ALIAS)
 
@@ -40,7 +41,7 @@ def test_an_unknown_module_has_no_load_order() -> None:
 
 def test_all_needs_of_a_zone_are_met_by_modules() -> None:
     modules = zone_modules(INDEX, samples.config())
-    assert list(modules) == list(REQUIRED)
+    assert list(modules) == [*REQUIRED, *OPTIONAL]
     assert modules["overlay"] == ("kernel/fs/overlayfs/overlay.ko",)
 
 
@@ -51,6 +52,18 @@ def test_what_is_built_in_needs_no_module() -> None:
 def test_a_kernel_without_modules_is_accepted_if_all_is_built_in() -> None:
     modules = zone_modules(ModuleIndex(), samples.config(**dict.fromkeys(REQUIRED.values(), "y")))
     assert set(modules.values()) == {()}
+
+
+def test_what_only_devices_need_is_there_if_the_kernel_has_it() -> None:
+    """As a module, built in, and not at all; a kernel without is one for zones all the same."""
+    modules = zone_modules(INDEX, samples.config(TUN="y"))
+    assert (modules["fuse"], modules["tun"]) == (("kernel/fs/fuse/fuse.ko",), ())
+    without = ModuleIndex.parse(samples.DEP.replace("kernel/fs/fuse/fuse.ko:\n", ""), "", "")
+    assert list(zone_modules(without, samples.config())) == [*REQUIRED, "tun"]
+
+
+def test_the_modules_of_all_device_nodes_are_asked_for() -> None:
+    assert {node.module for node in NODES.values() if node.module} == set(OPTIONAL)
 
 
 def test_everything_that_is_missing_is_named() -> None:
