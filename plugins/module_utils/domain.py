@@ -14,7 +14,7 @@ import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.network import address, interface, mac
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
@@ -82,6 +82,7 @@ def parse_metadata(text: str) -> Definition:
         zone = {name: tuple(value) if isinstance(value, list) else value for name, value in zone.items()}
         zone["ports"] = tuple(Port(**port) for port in zone["ports"])
         zone["volumes"] = tuple(Mount(**mount) for mount in zone.get("volumes", ()))
+        zone["devices"] = tuple(Device(**device) for device in zone.get("devices", ()))
         zone["secrets"] = tuple(Secret(**secret) for secret in zone.get("secrets", ()))
         zone["networks"] = Networks(**{way: _traffic(rules) for way, rules in zone.get("networks", {}).items()})
         check = zone.get("healthcheck")

@@ -10,12 +10,14 @@ raises :class:`Rejected`.
 from __future__ import annotations
 
 import ipaddress
+import itertools
 import posixpath
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.registry import parse_reference
 
 MIB = 1024 * 1024
@@ -62,6 +64,9 @@ SIGNALS = (
 LIMITS = ("as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack").split()
 """Of getrlimit(2)."""
 
+_OF_THE_CONTAINER = frozenset("console core fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero".split())
+"""What the runtime specification and Docker put below /dev of every container."""
+
 
 class Rejected(Exception):
     """A value that a field does not accept; the message says what it does accept."""
@@ -97,6 +102,18 @@ class Mount:
 
     def __str__(self) -> str:
         return f"{self.volume}:{self.target}" + (":ro" if self.read_only else "")
+
+
+@dataclass(frozen=True, order=True)
+class Device:
+    """A device node of the zone's kernel in a container, with what its programs may do: ``r``, ``w`` and ``m``, in this order."""
+
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.target}:{self.permissions}"
 
 
 @dataclass(frozen=True, order=True)
@@ -358,6 +375,30 @@ def volumes(value: Any) -> tuple[Mount, ...]:
     if len({mount.volume for mount in mounts}) < len(mounts) or "/" in {mount.target for mount in mounts}:
         raise Rejected(f"{accepted}; each volume once, and not at /")
     return tuple(sorted(mounts))
+
+
+def devices(value: Any) -> tuple[Device, ...]:
+    """Device nodes of the zone's own kernel, with Compose's short syntax, sorted."""
+    accepted = (
+        f"a list of SOURCE, SOURCE:TARGET or SOURCE:TARGET:rwm, where SOURCE is {', '.join(NODES)} of the zone's own kernel, and TARGET a "
+        "path of its own below /dev; a device of the host's hardware (PCI, block, serial) cannot be given to a zone yet"
+    )
+    found = []
+    for entry in value if isinstance(value, list) else [None]:
+        parts = entry.split(":") if isinstance(entry, str) else []
+        if not 1 <= len(parts) <= 3 or parts[0] not in NODES:
+            raise Rejected(accepted)
+        target, letters = path(parts[1] if parts[1:] else parts[0]), parts[2] if parts[2:] else "rwm"
+        top, _slash, _rest = target.removeprefix("/dev/").partition("/")
+        # Elsewhere it would be a file of the writable layer, and stay when it is no longer declared.
+        if not target.startswith("/dev/") or top in _OF_THE_CONTAINER or not re.fullmatch("[rwm]{1,3}", letters):
+            raise Rejected(accepted)
+        found.append(Device(parts[0], target, "".join(letter for letter in "rwm" if letter in letters)))
+    targets = sorted(f"{device.target}/" for device in found)
+    nested = any(later.startswith(earlier) for earlier, later in itertools.pairwise(targets))
+    if nested or len({device.source for device in found}) < len(found):
+        raise Rejected(f"{accepted}; each source and each path once")
+    return tuple(sorted(found))
 
 
 def secrets(value: Any) -> tuple[Secret, ...]:

@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import seccomp
+from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import CAPABILITIES, Healthcheck, Rejected, health_test
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import CAPABILITIES, Device, Healthcheck, Rejected, health_test
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 ROOT = "/run/ringfence/root"
@@ -141,7 +142,9 @@ def runtime_config(zone: Zone, image: dict[str, Any], passwd: str, group: str, p
             "namespaces": [{"type": kind} for kind in ("pid", "ipc", "uts", "mount", "cgroup")],
             "maskedPaths": _MASKED,
             "readonlyPaths": _READ_ONLY,
-            "resources": {"devices": [{"allow": False, "access": "rwm"}]},
+            "devices": [_node(device) for device in zone.devices],
+            # The last rule that matches counts; crun adds those for what every container has.
+            "resources": {"devices": [{"allow": False, "access": "rwm"}, *(_allowed(device) for device in zone.devices)]},
             "sysctl": {name: value for name, value in zone.sysctls.items() if _OF_IPC_NAMESPACE.fullmatch(name)},
             "seccomp": seccomp.rules(profile, capabilities),
         },
@@ -294,6 +297,16 @@ def _declared_mounts(zone: Zone, image: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _volume(name: str, target: str, access: str) -> dict[str, Any]:
     return {"destination": target, "type": "bind", "source": f"{VOLUMES}/{name}", "options": ["rbind", access]}
+
+
+def _node(device: Device) -> dict[str, Any]:
+    node = NODES[device.source]
+    return {"path": device.target, "type": "c", "major": node.major, "minor": node.minor, "fileMode": node.mode, "uid": 0, "gid": 0}
+
+
+def _allowed(device: Device) -> dict[str, Any]:
+    node = NODES[device.source]
+    return {"allow": True, "type": "c", "major": node.major, "minor": node.minor, "access": device.permissions}
 
 
 def _tmpfs(mount: str) -> dict[str, Any]:

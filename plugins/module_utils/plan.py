@@ -106,6 +106,7 @@ def fields(definition: Definition) -> dict[str, Any]:
         "networks": {way: [str(traffic) for traffic in rules] for way, rules in vars(definition.zone.networks).items() if rules},
         "healthcheck": _set_values(definition.zone.healthcheck),
         "secrets": [str(secret) for secret in definition.zone.secrets],
+        "devices": [str(device) for device in definition.zone.devices],
         "peers": definition.peers,
     }
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import EnvFile, Healthcheck, Mount, Networks, Port, Secret
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, EnvFile, Healthcheck, Mount, Networks, Port, Secret
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,7 @@ class Zone:
     healthcheck: Healthcheck | None = None
     depends_on: dict[str, str] = field(default_factory=dict)
     secrets: tuple[Secret, ...] = ()
+    devices: tuple[Device, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,7 @@ FIELDS: dict[str, Field] = {
     "healthcheck": Field(fields.healthcheck, "restart"),
     "depends_on": Field(fields.depends_on, "live"),
     "secrets": Field(fields.secrets, "restart"),
+    "devices": Field(fields.devices, "restart"),
 }
 
 

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import network, volumes
+from ansible_collections.ringfence.zones.plugins.module_utils import devices, network, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.channel import CONTAINER
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import DRIVER_PARAMETERS, Definition, Files
@@ -204,7 +204,9 @@ def read_record(store: Store, definition: Definition) -> Record | None:
 
 def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
     # The drivers first, so that the host connects the devices while the others are being loaded.
-    needs = ("xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay")
+    needs = ["xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay"]
+    # The container begins with its devices, so their drivers are not left for later.
+    needs += devices.modules(device.source for device in definition.zone.devices)
     channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
     boots = {module: _arguments(module) for module in kernel.load_order(needs)}
     later = {module: "" for module in kernel.load_order(channel) if module not in boots}

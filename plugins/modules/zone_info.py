@@ -203,6 +203,11 @@ zones:
       type: list
       elements: str
       returned: when declared
+    devices:
+      description: The devices that the zone has, C(SOURCE:TARGET:rwm).
+      type: list
+      elements: str
+      returned: when declared
     networks:
       description: The declared connections, C(egress) and C(ingress), a text for each.
       type: dict

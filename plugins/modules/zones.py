@@ -64,6 +64,8 @@ options:
         before them. A change is applied while the zone runs."
       - "C(secrets): a list of names of O(secrets), or of C({source: NAME, target: /path, uid: 0, gid: 0, mode: '0440'}); each is a file,
         C(/run/secrets/NAME) if nothing else is said. A change restarts the zone."
+      - "C(devices): a list of C(SOURCE), C(SOURCE:TARGET) or C(SOURCE:TARGET:rwm). The source is V(/dev/fuse), V(/dev/kmsg) or
+        V(/dev/net/tun) of the zone's own kernel. A change restarts the zone."
     type: list
     elements: dict
     required: true
@@ -286,6 +288,11 @@ zones:
       returned: when declared
     secrets:
       description: Where the zone has which secret, C(NAME:/path).
+      type: list
+      elements: str
+      returned: when declared
+    devices:
+      description: The devices that the zone has, C(SOURCE:TARGET:rwm).
       type: list
       elements: str
       returned: when declared

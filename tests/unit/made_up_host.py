@@ -39,16 +39,18 @@ def reference(digit: str) -> str:
 
 
 def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
-    """Deploy kernels by name; the first is the default, and their digests are of a, b, c, …"""
+    """Deploy kernels by name; the first is the default, and their digests are of a, b, c, … They have tun as a module, fuse built in."""
     names: dict[str, Any] = {"default": next(iter(modes), None), "kernels": {}}
     for digit, (name, possible) in zip("abcdef", modes.items(), strict=False):
         directory = store.kernels / (digit * 64)
         (directory / "modules").mkdir(parents=True, exist_ok=True)
         (directory / "modules" / "xen-netfront.ko").write_bytes(f"module of {name}".encode())
         modules: dict[str, list[str]] = {need: [] for need in NEEDS}
+        modules |= {"fuse": [], "tun": ["tun.ko"]}
         modules["xen_netfront"] = ["xen-netfront.ko"]
         modules["xen_gntdev"] = ["xen-netfront.ko", "gntdev.ko"]
         (directory / "modules" / "gntdev.ko").write_bytes(b"gntdev")
+        (directory / "modules" / "tun.ko").write_bytes(b"tun")
         document = {
             "digest": digest(digit),
             "release": f"6.12-{name}",

@@ -387,6 +387,38 @@ def test_an_image_that_cannot_be_had_is_refused_with_the_reason(host: Host, erro
     assert _problems(host, _zone(), _zone("db", reference("2"))) == [f"zone web: {error}"]
 
 
+def _without_modules(host: Host, kernel: str, *lacks: str) -> None:
+    """Let a kernel be one without fuse and tun that was deployed before anybody asked for them, or is known to lack ``lacks``."""
+    path = host.store.kernels / (kernel * 64) / "kernel.json"
+    document = json.loads(path.read_text())
+    del document["modules"]["fuse"], document["modules"]["tun"]
+    path.write_text(json.dumps({**document, "lacks": lacks} if lacks else document))
+
+
+def test_devices_that_the_kernel_has_no_driver_for_are_refused(host: Host) -> None:
+    """Of all zones at once, with where there is one; without the devices, the same kernels are accepted."""
+    _without_modules(host, "a")
+    _without_modules(host, "b", "fuse", "tun")
+    declared = ["/dev/kmsg", "/dev/net/tun"]
+    lacks = "zone {}: devices: {} is not possible; kernel old has no {}, neither built in nor as a module; {}"
+    before = (
+        "zone web: devices: /dev/net/tun is not possible; kernel stable was deployed by a version that did not unpack the module tun; "
+        f"remove {host.store.kernels / ('a' * 64)} and deploy the kernels again"
+    )
+    db = _zone("db", kernel="old", devices=["/dev/fuse", "/dev/net/tun"])
+    assert _problems(host, _zone(devices=declared), db, _zone("c", "registry.example/none")) == [
+        before,
+        lacks.format("db", "/dev/fuse", "fuse", "deploy one that has it"),
+        lacks.format("db", "/dev/net/tun", "tun", "deploy one that has it"),
+        "zone c: image registry.example/none: there is no such image; check name, tag and digest",
+    ]
+    made_up_host.add_kernels(host.store, stable=("pv", "pvh"), old=("pv",))
+    _without_modules(host, "b", "fuse", "tun")
+    assert _problems(host, _zone("db", kernel="old", devices=declared)) == [lacks.format("db", "/dev/net/tun", "tun", "it is in stable")]
+    host.converge(_zone("old", kernel="old"))
+    assert _actions(host.converge(_zone("old", devices=["/dev/net/tun"]))) == {"old": "restart"}
+
+
 def test_every_fault_is_told_at_once(host: Host) -> None:
     problems = _problems(host, _zone(kernel="none"), _zone("db", "registry.example/none"), _zone("c", virtualization="pvh", kernel="old"))
     assert [problem.partition(":")[0] for problem in problems] == ["zone web", "zone db", "zone c"]

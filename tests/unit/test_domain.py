@@ -19,7 +19,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.domain import (
     parse_metadata,
     starts_with_host,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Port
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
 FULL = Zone(
@@ -34,6 +34,7 @@ FULL = Zone(
     environment={"A": "</ringfence:zone>", "B": "\x01"},
     ports=(Port(8080, 80), Port(53, 53, "udp")),
     restart="unless-stopped",
+    devices=(Device("/dev/fuse", "/dev/fuse", "r"), Device("/dev/net/tun", "/dev/net/tun")),
 )
 DEFINITION = Definition(FULL, f"sha256:{'1' * 64}", f"sha256:{'2' * 64}", "pvh", f"sha256:{'3' * 64}", 300)
 FILES = Files(Path("/k/vmlinux"), Path("/z/initrd"), ((Path("/base.img"), False), (Path("/image.img"), False), (Path("/w.img"), True)))
@@ -56,8 +57,8 @@ def test_a_definition_is_found_again_in_the_domain(definition: Definition) -> No
 
 def test_metadata_of_a_version_with_fewer_fields_is_read() -> None:
     document = json.loads(metadata(DEFINITION))
-    del document["zone"]["restart"]
-    assert parse_metadata(json.dumps(document)) == _with(restart="no")
+    del document["zone"]["restart"], document["zone"]["devices"]
+    assert parse_metadata(json.dumps(document)) == _with(restart="no", devices=())
 
 
 @pytest.mark.parametrize(
@@ -76,6 +77,7 @@ def test_metadata_of_a_version_with_fewer_fields_is_read() -> None:
         metadata(DEFINITION).replace('"memory"', '"later"'),
         metadata(DEFINITION).replace('"ulimits":{}', '"ulimits":{"core":1}'),
         metadata(DEFINITION).replace('"protocol"', '"kind"'),
+        metadata(DEFINITION).replace('"permissions"', '"cgroup"'),
     ],
 )
 def test_what_is_no_metadata_is_told(text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
     Health,
     health,
@@ -226,7 +226,25 @@ def test_the_container_has_what_docker_gives_and_no_network_of_its_own() -> None
     assert {namespace["type"] for namespace in linux["namespaces"]} == {"pid", "ipc", "uts", "mount", "cgroup"}
     assert {"/proc/kcore", "/sys/firmware"} <= set(linux["maskedPaths"])
     assert "/proc/sys" in linux["readonlyPaths"]
-    assert linux["resources"]["devices"][0] == {"allow": False, "access": "rwm"}
+    assert (linux["devices"], linux["resources"]["devices"]) == ([], [{"allow": False, "access": "rwm"}])
+
+
+def test_devices_are_nodes_that_the_container_may_open_as_declared() -> None:
+    linux = _config(
+        devices=(Device("/dev/fuse", "/dev/fs/fuse", "r"), Device("/dev/kmsg", "/dev/kmsg"), Device("/dev/net/tun", "/dev/tun"))
+    )["linux"]
+    root = {"uid": 0, "gid": 0}
+    assert linux["devices"] == [
+        {"path": "/dev/fs/fuse", "type": "c", "major": 10, "minor": 229, "fileMode": 0o666, **root},
+        {"path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11, "fileMode": 0o644, **root},
+        {"path": "/dev/tun", "type": "c", "major": 10, "minor": 200, "fileMode": 0o666, **root},
+    ]
+    assert linux["resources"]["devices"] == [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": 229, "access": "r"},
+        {"allow": True, "type": "c", "major": 1, "minor": 11, "access": "rwm"},
+        {"allow": True, "type": "c", "major": 10, "minor": 200, "access": "rwm"},
+    ]
 
 
 def test_no_mount_gives_devices_or_set_user_ids() -> None:

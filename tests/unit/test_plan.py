@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running, Step, plan, waves
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.volumes import Change
@@ -82,6 +82,11 @@ DIFFERENCES: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "depends_on": ({"depends_on": {"db": "service_started"}}, "live", "depends_on {} → {'db': 'service_started'}"),
     "secrets": ({"secrets": (Secret("/run/secrets/a", "a"),)}, "restart", "secrets [] → ['a:/run/secrets/a']"),
+    "devices": (
+        {"devices": (Device("/dev/fuse", "/dev/fuse"),)},
+        "restart",
+        "devices [] → ['/dev/fuse:/dev/fuse:rwm']",
+    ),
     "volumes": ({"volumes": (Mount("/srv", "data"),)}, "restart", "volumes [] → ['data:/srv']"),
     "extra_hosts": ({"extra_hosts": {"db": "192.0.2.1"}}, "restart", "extra_hosts {} → {'db': '192.0.2.1'}"),
 }

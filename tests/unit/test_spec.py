@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Networks, Port, Secret, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Volume, Zone, parse_declaration, parse_zones
 from ansible_collections.ringfence.zones.plugins.modules import zones as module
 
@@ -30,6 +30,9 @@ LIMITS = "a mapping of as, core, cpu, data"
 SYSCTLS = "a mapping of kernel parameters to strings or numbers"
 HOSTS = "a list of 'name=address', or a mapping of names to addresses"
 SECRETS = "a list of names of secrets, or of {source: NAME, target: /path or NAME, uid: 0, gid: 0, mode: '0440'}"
+DEVICES = (
+    "a list of SOURCE, SOURCE:TARGET or SOURCE:TARGET:rwm, where SOURCE is /dev/fuse, /dev/kmsg, /dev/net/tun of the zone's own kernel"
+)
 HEALTH = "a mapping with test, interval, timeout, retries, start_period, start_interval or disable"
 DEPENDS = "a list of zones, or a mapping such as {db: {condition: service_healthy}} (or service_started)"
 EGRESS = "egress as a list of {to: …, ports: […]}, with a network such as 10.0.0.0/8 or 2001:db8::/32 and ports such as 1883, '53/udp'"
@@ -176,6 +179,23 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("secrets", [{"source": "a", "uid": "app"}], "[{'source': 'a', 'uid': 'app'}]", SECRETS),
     ("secrets", [{"source": "a", "target": "../a"}], "[{'source': 'a', 'target': '../a'}]", PATH),
     ("secrets", ["a", {"source": "b", "target": "a"}], "['a', {'source': 'b', 'target': 'a'}]", "each target once"),
+    ("devices", "/dev/fuse", "'/dev/fuse'", DEVICES),
+    ("devices", [{"source": "/dev/fuse"}], "[{'source': '/dev/fuse'}]", DEVICES),
+    ("devices", ["/dev/sda"], "['/dev/sda']", "a device of the host's hardware (PCI, block, serial) cannot be given to a zone yet"),
+    ("devices", ["fuse"], "['fuse']", DEVICES),
+    ("devices", ["/dev/fuse:"], "['/dev/fuse:']", PATH),
+    ("devices", ["/dev/fuse:rw"], "['/dev/fuse:rw']", PATH),
+    ("devices", ["/dev/fuse:/fuse"], "['/dev/fuse:/fuse']", "TARGET a path of its own below /dev"),
+    ("devices", ["/dev/fuse:/dev"], "['/dev/fuse:/dev']", "TARGET a path of its own below /dev"),
+    ("devices", ["/dev/fuse:/dev/null"], "['/dev/fuse:/dev/null']", "TARGET a path of its own below /dev"),
+    ("devices", ["/dev/fuse:/dev/pts/7"], "['/dev/fuse:/dev/pts/7']", "TARGET a path of its own below /dev"),
+    ("devices", ["/dev/fuse:/dev/../etc/fuse"], "['/dev/fuse:/dev/../etc/fuse']", PATH),
+    ("devices", ["/dev/fuse:/dev/fuse:"], "['/dev/fuse:/dev/fuse:']", DEVICES),
+    ("devices", ["/dev/fuse:/dev/fuse:rx"], "['/dev/fuse:/dev/fuse:rx']", DEVICES),
+    ("devices", ["/dev/fuse:/dev/fuse:r:w"], "['/dev/fuse:/dev/fuse:r:w']", DEVICES),
+    ("devices", ["/dev/fuse", "/dev/fuse:/dev/a"], "['/dev/fuse', '/dev/fuse:/dev/a']", "each source and each path once"),
+    ("devices", ["/dev/fuse:/dev/a", "/dev/kmsg:/dev/a"], "['/dev/fuse:/dev/a', '/dev/kmsg:/dev/a']", "each source and each path once"),
+    ("devices", ["/dev/fuse:/dev/a", "/dev/kmsg:/dev/a/b"], "['/dev/fuse:/dev/a', ", "each source and each path once"),
     ("healthcheck", ["CMD", "true"], "['CMD', 'true']", HEALTH),
     ("healthcheck", {"tests": "true"}, "{'tests': 'true'}", HEALTH),
     ("healthcheck", {"test": ["true"]}, "{'test': ['true']}", "CMD, CMD-SHELL or NONE"),
@@ -434,6 +454,17 @@ def test_secrets_are_files_of_the_container() -> None:
         Secret("/run/secrets/a", "a"),
         Secret("/run/secrets/c", "a"),
     )
+
+
+def test_devices_are_nodes_of_the_zone_s_kernel_with_composes_syntax() -> None:
+    declared = ["/dev/net/tun", "/dev/fuse:/dev//filesystems/fuse:wr", "/dev/kmsg:/dev/log"]
+    (zone,) = parse_zones([_zone(devices=declared)])
+    assert zone.devices == (
+        Device("/dev/fuse", "/dev/filesystems/fuse", "rw"),
+        Device("/dev/kmsg", "/dev/log", "rwm"),
+        Device("/dev/net/tun", "/dev/net/tun", "rwm"),
+    )
+    assert parse_zones([_zone(devices=[str(device) for device in zone.devices])]) == [zone]
 
 
 def test_a_secret_that_is_named_is_declared_and_never_shown() -> None:

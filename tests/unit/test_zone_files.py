@@ -16,7 +16,7 @@ from made_up_host import Host, digest
 from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, metadata, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Healthcheck, Mount, Port, Secret
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Port, Secret
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -115,6 +115,17 @@ def test_volumes_are_disks_in_the_order_in_which_the_zone_mounts_them(tmp_path: 
     assert files["zone/volumes"][1] == b"xvdd rw data /srv\nxvde ro logs /srv/logs\n- rw _image-0 /var/cache/web\n"
     disks = zone_files.files(host.store, _definition(zone), Path("k"), Path("i"), Path("b")).disks
     assert disks[3:] == ((host.store.volumes / "data.img", True), (host.store.volumes / "logs.img", False))
+
+
+def test_the_drivers_of_declared_devices_are_loaded_before_the_container_begins(host: Host, tmp_path: Path) -> None:
+    """With what the kernel has built in, or every kernel has, there is nothing to load."""
+    nodes = ("/dev/fuse", "/dev/kmsg", "/dev/net/tun")
+    zone = dataclasses.replace(ZONE, devices=tuple(Device(node, node) for node in nodes))
+    files = _unpacked(_initrd(_write(host, zone)), tmp_path / "unpacked")
+    assert files["modules/order"][1] == b"xen-netfront.ko max_queues=1\ntun.ko\n"
+    assert files["modules/tun.ko"][1] == b"tun"
+    assert files["zone/modules/order"][1] == b"gntdev.ko\n"
+    assert [node["path"] for node in json.loads(files["zone/config.json"][1])["linux"]["devices"]] == list(nodes)
 
 
 def test_a_secret_is_a_file_of_its_owner_and_nowhere_else(host: Host) -> None:

@@ -49,6 +49,7 @@ EVERY_FIELD: dict[str, Any] = {
     "healthcheck": {"test": "true"},
     "depends_on": ["db"],
     "secrets": ["password"],
+    "devices": ["/dev/kmsg"],
     "networks": {"egress": [{"to": "192.0.2.0/24"}], "ingress": [{"from": "db"}]},
 }
 
