@@ -29,6 +29,14 @@ echo capability $((0x$(sed -n 's/^CapBnd:.//p' /proc/1/status) >> 13 & 1))
 """
 """CAP_NET_RAW is capability 13 (linux/capability.h)."""
 
+_OPEN = r"""
+[ -e /dev/kmsg ] || mknod /dev/kmsg c 1 11
+for how in {hows}; do
+    (eval "exec 3$how" && echo opened) 2>&1 | sed 's/.*: //'
+done
+"""
+"""A shell that cannot open a file for its descriptor 3 says why, and ends."""
+
 _PROBE = """
 for target in {targets}; do
     nc -w 5 ${{target%:*}} ${{target#*:}} -e true 2>/dev/null && echo $target open || echo $target closed
@@ -67,6 +75,15 @@ def test_memory_is_mounted_as_declared(found: dict[str, str]) -> None:
 
 def test_a_fresh_volume_begins_with_what_the_image_has(found: dict[str, str]) -> None:
     assert "html" in found["filled"].split()
+
+
+def test_declared_devices_are_there_and_no_others_can_be_opened(live: Live) -> None:
+    """Zone api may only read fuse, and not write to kmsg, whose node it has made itself; zone web has that declared."""
+    numbers = live.in_zone("api", "stat -c '%n %a %t:%T' /dev/net/tun /dev/fuse").splitlines()
+    assert numbers == ["/dev/net/tun 666 a:c8", "/dev/fuse 666 a:e5"]
+    opened = live.in_zone("api", _OPEN.format(hows="'<>/dev/net/tun' '</dev/fuse' '<>/dev/fuse' '>/dev/kmsg'")).splitlines()
+    assert opened == ["opened", "opened", "Operation not permitted", "Operation not permitted"]
+    assert live.in_zone("web", _OPEN.format(hows="'>/dev/kmsg'")) == "opened\n"
 
 
 def test_declared_connections_are_open_and_no_others(live: Live, found: dict[str, str]) -> None:
