@@ -124,7 +124,8 @@ def test_what_the_host_lacks_is_told_with_its_package(programs: Path, tmp_path: 
     store = Store(tmp_path / "store")
     with pytest.raises(
         RingfenceError,
-        match=r"needs what this host lacks: crun \(package crun\), unixserver \(package ucspi-unix\), \S+/seccomp.json \(package golang-\S+\); apply",
+        match=r"needs what this host lacks: crun \(package crun\), unixserver \(package ucspi-unix\), "
+        r"\S+/seccomp.json \(package golang-\S+\); apply",
     ):
         _compose(store)
     assert _compose(store, check=True) == (None, None)
