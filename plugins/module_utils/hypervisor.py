@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -40,6 +41,17 @@ def booted_into_xen() -> bool:
         return "control_d" in Path("/proc/xen/capabilities").read_text(encoding="ascii")
     except OSError:
         return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A domain in libvirt's words. ``number`` is Xen's while it runs; ``autostart`` whether it starts with the host."""
+
+    name: str
+    uuid: str
+    number: int | None
+    xml: str
+    autostart: bool
 
 
 class Hypervisor:
@@ -90,6 +102,17 @@ class Hypervisor:
             crashed = number is None and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
             zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number)
         return zones, foreign
+
+    def describe(self) -> list[Described]:
+        """Every domain but the host itself, as it runs, or as it is defined if it does not run."""
+        try:
+            return [
+                Described(domain.name(), domain.UUIDString(), domain.ID() if domain.ID() != -1 else None, domain.XMLDesc(), _starts(domain))
+                for domain in self._connection.listAllDomains()
+                if domain.ID() != 0
+            ]
+        except libvirt.libvirtError as error:
+            raise RingfenceError(f"libvirt does not describe its domains: {error.get_error_message()}") from error
 
     def modes(self) -> tuple[str, ...]:
         """The kinds of guest that this host can run, of ``pv`` and ``pvh``."""
@@ -231,6 +254,11 @@ class Hypervisor:
             return call()
         except libvirt.libvirtError as error:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
+
+
+def _starts(domain: Any) -> bool:
+    """Whether a domain starts with the host; one that is not defined, only running, does not."""
+    return bool(domain.isPersistent() and domain.autostart())
 
 
 def _in_xen(name: str) -> bool:
