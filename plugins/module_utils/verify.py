@@ -291,7 +291,7 @@ def _policy(facts: Facts) -> Judgement:
     judgement.broken += _differences(facts, lambda part: part not in _IDENTITY_PARTS)
     if not facts.kept_as_wanted:
         judgement.broken.append("the rules that are kept for the next boot are not those that the declared zones demand")
-    known = dict(_definitions(facts.zones, judgement))
+    known = list(_definitions(facts.zones, judgement))
     judgement.seen.append(f"the table inet ringfence is loaded and as {len(known)} zones demand")
     return judgement
 
