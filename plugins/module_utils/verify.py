@@ -538,7 +538,7 @@ PROMISES = (
         "The host never reads file systems, partition tables or labels that a zone wrote.",
         "The rule for udev, and what udev, blkid and the kernel know of the loop devices of zones. Nothing hostile is written to a disk.",
         _unparsed_disks,
-        ("loops", "udev_rules"),
+        ("domains", "loops", "udev_rules"),
         "running",
     ),
     Promise(14, "A hostile image harms nothing outside its zone.", "Needs hostile images to be fetched."),

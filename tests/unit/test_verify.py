@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,8 +12,9 @@ import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import boot, network, verify
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
+from ansible_collections.ringfence.zones.plugins.module_utils.fields import Secret
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, cpio_archive
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Secret, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.verify_facts import (
     Domain,
     Facts,
@@ -67,8 +69,8 @@ def definition(name: str, index: int, **fields: Any) -> Definition:
 def domain(name: str, index: int, number: int | None) -> Domain:
     """A zone as libvirt has it."""
     of = definition(name, index)
-    disks = ((Path(f"{STORE}/runtime/{DIGEST['e']}/base.img"), False), (Path(f"{STORE}/images/{DIGEST['a']}/rootfs.img"), False))
-    disks += ((Path(f"{STORE}/zones/{name}/writable-aaaaaaaaaaaa.img"), True),)
+    paths = {f"runtime/{DIGEST['e']}/base": False, f"images/{DIGEST['a']}/rootfs": False, f"zones/{name}/writable-aaaaaaaaaaaa": True}
+    disks = tuple((Path(f"{STORE}/{path}.img"), writable) for path, writable in paths.items())
     files = Files(Path(f"{STORE}/kernels/{DIGEST['b']}/vmlinux"), Path(f"{STORE}/zones/{name}/initrd-0"), disks)
     return Domain(name, UUIDS[name], number, domain_xml(of, files), autostart=True, zone=True, definition=of)
 
@@ -197,7 +199,7 @@ WEAKENED: list[tuple[str, Callable[[Facts], Any], list[int]]] = [
     ("a disk of the host", lambda facts: _xml(facts, f"{STORE}/images/{DIGEST['a']}/rootfs.img", "/dev/sda"), [5]),
     ("a shared disk that may be written", lambda facts: _xml(facts, "<readonly />", ""), [5]),
     ("the writable layer of another zone", lambda facts: _xml(facts, "zones/web/writable", "zones/db/writable"), [5, 21]),
-    ("a volume of two zones", lambda facts: [_volume(facts, "web"), _volume(facts, "db")], [5]),
+    ("a volume of two zones", lambda facts: _volume(facts, "web", "db"), [5]),
     ("a node that another zone may write", lambda facts: _node(facts, '/local/domain/3/name = "web"   (n0,r3,w4)'), [6]),
     ("a node that another zone may read", lambda facts: _node(facts, '/local/domain/3/name = "web"   (n0,r3,r4)'), [6]),
     ("a node that everyone may read", lambda facts: _node(facts, '/local/domain/3/name = "web"   (r0,n3)'), [6]),
@@ -261,10 +263,11 @@ WEAKENED: list[tuple[str, Callable[[Facts], Any], list[int]]] = [
 ]
 
 
-def _volume(facts: Facts, name: str) -> None:
-    (zone,) = (one for one in facts.domains if one.name == name)
+def _volume(facts: Facts, *names: str) -> None:
     disk = f'<disk type="file" device="disk"><source file="{STORE}/volumes/data.img"/></disk></devices>'
-    _zone(facts, name, xml=zone.xml.replace("</devices>", disk))
+    for zone in facts.domains:
+        if zone.name in names:
+            _zone(facts, zone.name, xml=zone.xml.replace("</devices>", disk))
 
 
 def _with(facts: Facts, option: str) -> boot.Running:
@@ -368,6 +371,18 @@ def test_the_report_says_what_it_is() -> None:
     assert told["versions"] == {"xen": "4.20\\n", "packages": {"crun": "1.21"}, "runtime": None}
     assert told["information"]["xen_log"] == ["a\\x07b"] * 60
     assert [zone["name"] for zone in told["zones"]] == ["db", "web"]
+
+
+def test_the_documentation_describes_each_key_and_each_promise() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    told = verify.report(healthy(), "now")
+    keys = [*told, *(f"rows[].{key}" for key in told["rows"][0]), *(f"information.{key}" for key in told["information"])]
+    assert [key for key in keys if f"`{key}`" not in text] == []
+    assert [key for key in told["zones"][0] if f"`{key}`" not in text] == []
+    rows = re.findall(r"^\| (\d+) \| ", text, re.MULTILINE)
+    assert [int(number) for number in rows] == [promise.number for promise in verify.PROMISES if promise.judge]
+    attacks = ", ".join(str(promise.number) for promise in verify.PROMISES if not promise.judge)
+    assert f"The promises {' and '.join(attacks.rsplit(', ', 1))} need attacks." in text
 
 
 # Formats of other programs.

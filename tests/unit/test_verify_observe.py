@@ -37,7 +37,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     domain = made.hypervisor.domains["web"]
     described = [Described("web", "11111111-1111-1111-1111-111111111111", domain.number, domain.xml, domain.autostart)]
 
-    def run(argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 600) -> bytes:
+    def run(argv: Sequence[str], **_options: Any) -> bytes:
         answers = {"xl list": LISTED.format(number=domain.number), "xenstore-ls -fp": NODES, "ip -json": "[]", "xl dmesg": "x\nSMT off\n"}
         made.commands.append(argv[0])
         return answers[" ".join(argv[:2])].encode()
@@ -78,7 +78,9 @@ def test_a_host_is_looked_at_and_nothing_is_written(host: Host) -> None:
 
 def test_a_file_of_the_store_that_is_gone_or_open_is_told(host: Host) -> None:
     kernel = host.store.kernels / ("a" * 64) / "vmlinux"
-    assert any(f"kernel {digest('a')}: " in fault and "vmlinux" in fault for fault in verify_observe.observe(host.store, OPTIONS).store_faults)
+    assert any(
+        f"kernel {digest('a')}: " in fault and "vmlinux" in fault for fault in verify_observe.observe(host.store, OPTIONS).store_faults
+    )
     kernel.write_bytes(b"kernel")
     image = host.store.images / ("1" * 64) / "rootfs.img"
     image.chmod(0o666)
@@ -167,9 +169,17 @@ def test_processes_of_this_machine_are_found_by_their_names() -> None:
     assert b"\0" not in own.arguments
 
 
+def test_each_version_is_described(host: Host) -> None:
+    text = (Path(__file__).parents[2] / "docs" / "verify.md").read_text(encoding="utf-8")
+    versions = verify_observe.observe(host.store, OPTIONS).versions
+    assert [key for key in versions if f"`versions.{key}`" not in text] == []
+
+
 def test_versions_of_packages_are_those_of_dpkg() -> None:
     installed, removed = "Status: install ok installed", "Status: deinstall ok config-files"
-    status = f"Package: crun\n{installed}\nVersion: 1.21-1\n\nPackage: skopeo\n{removed}\nVersion: 1\n\nPackage: bash\n{installed}\nVersion: 5\n"
+    status = (
+        f"Package: crun\n{installed}\nVersion: 1.21-1\n\nPackage: skopeo\n{removed}\nVersion: 1\n\nPackage: bash\n{installed}\nVersion: 5\n"
+    )
     assert verify_observe._packages(status) == {"crun": "1.21-1"}
 
 
