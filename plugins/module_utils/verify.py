@@ -40,6 +40,9 @@ _ROTATION_SECONDS = 600
 _SHORTEST_SECRET = 6
 """Bytes of a secret below which it would be found by chance."""
 
+_NONSENSE = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
+"""What judging ends in where metadata of a zone, which is well-formed, holds nonsense."""
+
 _CONSOLE_FILES = ("console-logs", "xenconsoled")
 
 
@@ -109,14 +112,15 @@ def _inert_tree(value: Any) -> Any:
 
 def _zone(zone: Domain) -> dict[str, Any]:
     known = zone.definition
-    return {
-        "name": inert(zone.name),
+    told = {
+        "name": zone.name,
         "running": zone.number is not None,
         "image": known.image if known else None,
         "kernel": known.kernel if known else None,
         "runtime": known.runtime if known else None,
         "virtualization": known.mode if known else None,
     }
+    return {name: _inert_tree(value) for name, value in told.items()}
 
 
 def _row(promise: Promise, facts: Facts) -> dict[str, Any]:
@@ -143,7 +147,10 @@ def _result(promise: Promise, facts: Facts) -> tuple[str, str | None, list[str]]
         return NOT_TESTED, "; ".join(dict.fromkeys(unread)), []
     if (promise.zones == "defined" and not facts.zones) or (promise.zones == "running" and not facts.running_zones):
         return NOT_TESTED, f"no zone {'runs' if facts.zones else 'is'} on this host", []
-    judgement = promise.judge(facts)
+    try:
+        judgement = promise.judge(facts)
+    except _NONSENSE as error:
+        return NOT_TESTED, f"what was found cannot be judged: {error or type(error).__name__}", []
     if judgement.broken:
         return BROKEN, judgement.broken[0], judgement.broken
     if judgement.unknown:
@@ -211,10 +218,10 @@ def _xenstore(facts: Facts) -> Judgement:
         if of is not None and owner == of:
             continue  # What a domain owns is its own to open.
         own = re.match(r"/local/domain/(\d+)(?:/|$)", node.path)
-        for zone in sorted(zones & _may(node, "wb") | (zones & {owner})):
+        for zone in sorted(_may(node, "wb", zones) | zones & {owner}):
             if own is None or int(own[1]) != zone:
                 judgement.broken.append(f"zone {running[zone].name}: may write {node.path}")
-        for zone in sorted(zones & _may(node, "rb")):
+        for zone in sorted(_may(node, "rb", zones)):
             if of not in (None, zone):
                 judgement.broken.append(f"zone {running[zone].name}: may read {node.path}")
     if re.search(r"^\s*quota-activate\s*=\s*false", facts.quota, re.MULTILINE):
@@ -223,17 +230,13 @@ def _xenstore(facts: Facts) -> Judgement:
     return judgement
 
 
-_EVERYBODY = frozenset(range(1, 32752))
-"""The numbers that Xen gives to domains other than the host."""
-
-
-def _may(node: Node, letters: str) -> frozenset[int]:
-    """The domains beside its owner that may do to a node what one of the letters allows."""
+def _may(node: Node, letters: str, zones: set[int]) -> set[int]:
+    """The zones beside its owner that may do to a node what one of the letters allows."""
     (default, owner), *entries = node.access
-    listed = frozenset(number for letter, number in entries if letter in letters)
-    if default not in letters:
-        return listed
-    return _EVERYBODY - {owner} - {number for _letter, number in entries} | listed
+    listed = {number for letter, number in entries if letter in letters}
+    if default in letters:
+        listed |= zones - {owner} - {number for _letter, number in entries}
+    return zones & listed
 
 
 def _domain_of(path: str, uuids: dict[str, int]) -> int | None:

@@ -128,9 +128,9 @@ class _Reader:
         if "domains" in facts.unread:
             facts.unread["wanted_rules"] = facts.unread["domains"]
             return
-        wanted = firewall.rules(zone.definition for zone in facts.zones if zone.definition)
-        self._take("wanted_rules", lambda: firewall.as_listed(wanted))
-        self._take("kept_as_wanted", lambda: firewall.kept(self.store) == wanted)
+        definitions = [zone.definition for zone in facts.zones if zone.definition]
+        self._take("wanted_rules", lambda: firewall.as_listed(firewall.rules(definitions)))
+        self._take("kept_as_wanted", lambda: firewall.kept(self.store) == firewall.rules(definitions))
 
     def _loops(self) -> list[Loop]:
         known = _text("/run/blkid/blkid.tab").splitlines()
@@ -189,7 +189,6 @@ class _Reader:
 
     def _versions(self) -> dict[str, Any]:
         release = dict(line.partition("=")[::2] for line in _text("/etc/os-release").splitlines() if "=" in line)
-        current = runtime.find_current(self.store)
         definitions = [zone.definition for zone in self.facts.zones if zone.definition]
         return {
             "distribution": release.get("PRETTY_NAME", "").strip('"'),
@@ -200,17 +199,29 @@ class _Reader:
             "kernel_parameters": _text("/proc/cmdline").strip(),
             "microcode": _first(r"^microcode\s*:\s*(\S+)", _text("/proc/cpuinfo")),
             "cpu": _first(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo")),
-            "runtime": current.digest if current else None,
-            "kernels": [
-                {"name": name, "digest": kernel.digest, "release": kernel.release}
-                for name, kernel in sorted(kernels.deployed(self.store).items())
-            ],
+            "runtime": self._part("runtime", self._runtime),
+            "kernels": self._part("kernels", self._kernels),
             "images": [
                 {"digest": digest, "reference": reference}
-                for digest, reference in sorted({(one.image, one.zone.image) for one in definitions})
+                for digest, reference in sorted({(str(one.image), str(one.zone.image)) for one in definitions})
             ],
             "packages": _packages(_text("/var/lib/dpkg/status")),
         }
+
+    def _part(self, name: str, read: Callable[[], Any]) -> Any:
+        try:
+            return read()
+        except _FAULTS as error:
+            self.facts.unread[f"versions.{name}"] = f"{name}: cannot be read: {error or type(error).__name__}"
+            return None
+
+    def _runtime(self) -> str | None:
+        current = runtime.find_current(self.store)
+        return current.digest if current else None
+
+    def _kernels(self) -> list[dict[str, str]]:
+        deployed = sorted(kernels.deployed(self.store).items())
+        return [{"name": name, "digest": kernel.digest, "release": kernel.release} for name, kernel in deployed]
 
 
 def _in_time(who: str, call: Callable[[], _T]) -> _T:

@@ -132,6 +132,25 @@ def test_a_zone_whose_metadata_cannot_be_read_is_told(host: Host) -> None:
     assert (row["result"], row["why"]) == ("not_tested", "zone web: its metadata cannot be read, so nobody knows what is declared")
 
 
+def test_metadata_that_is_well_formed_and_nonsense_ends_in_no_traceback(host: Host) -> None:
+    domain = host.hypervisor.domains["web"]
+    domain.xml = domain.xml.replace('"index":1', '"index":"1"').replace('"image":"sha256:', '"image":{"a":"\\u001b"},"image_":"')
+    domain.xml = domain.xml.replace('"image_"', '"runtime"')
+    facts = verify_observe.observe(host.store, OPTIONS)
+    assert [zone.definition is None for zone in facts.zones] == [False]
+    told = verify.report(facts, "now")
+    assert told["zones"][0]["image"] == {"a": "\\x1b"}
+    (row,) = (row for row in told["rows"] if row["number"] == 21)
+    assert row["result"] == "broken" or row["why"]
+
+
+def test_a_damaged_kernel_leaves_the_other_versions(host: Host) -> None:
+    (host.store.kernels / "names.json").write_text("{")
+    facts = verify_observe.observe(host.store, OPTIONS)
+    assert (facts.versions["kernels"], facts.versions["xen"]) == (None, "4.20")
+    assert "names.json cannot be read" in facts.unread["versions.kernels"]
+
+
 def test_a_converge_that_is_running_makes_it_wait_for_its_end(host: Host) -> None:
     with open(host.store.root / "lock", "w", encoding="ascii") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
