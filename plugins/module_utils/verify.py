@@ -224,6 +224,8 @@ def _xenstore(facts: Facts) -> Judgement:
         for zone in sorted(_may(node, "rb", zones)):
             if of not in (None, zone):
                 judgement.broken.append(f"zone {running[zone].name}: may read {node.path}")
+    seen = {of for node in facts.nodes if (of := _domain_of(node.path, uuids)) is not None}
+    judgement.unknown += [f"zone {running[zone].name}: xenstore lists no node of it" for zone in sorted(zones - seen)]
     if re.search(r"^\s*quota-activate\s*=\s*false", facts.quota, re.MULTILINE):
         judgement.broken.append("the quotas of xenstore are switched off in /etc/xen/oxenstored.conf")
     judgement.seen.append(f"{len(facts.nodes)} nodes, {len(zones)} running zones")
@@ -329,6 +331,10 @@ def _unparsed_disks(facts: Facts) -> Judgement:
     if not any(all(part in line for part in needed) for line in rule):
         judgement.broken.append("/etc/udev/rules.d/60-loop-ringfence.rules does not keep the host from probing the disks of zones")
     judgement.broken += [f"{loop.name} ({loop.file}): {trace}" for loop in facts.loops for trace in loop.traces]
+    found = {loop.file for loop in facts.loops}
+    for zone in facts.running_zones:
+        missing = [file for file, _writable in zone.files() if file not in found]
+        judgement.unknown += [f"zone {zone.name}: no loop device of {file} is found" for file in missing]
     judgement.seen.append(f"{len(facts.loops)} loop devices of the store: no file system, label, partition or holder is known of them")
     return judgement
 

@@ -165,17 +165,32 @@ class Facts:
 
 
 def parse_nodes(listing: str) -> list[Node]:
-    """The nodes that ``xenstore-ls -fp`` lists."""
-    matches = (_NODE.match(line) for line in listing.splitlines())
-    return [
-        Node(matched[1], matched[2], tuple((entry[0], int(entry[1:])) for entry in matched[3].split(","))) for matched in matches if matched
-    ]
+    """The nodes that ``xenstore-ls -fp`` lists. One that is gone before it was read has no value there, and is left out.
+
+    :raises ValueError: when it is not what xenstore-ls writes: a node that is passed over would be judged as harmless.
+    """
+    nodes = []
+    for line in listing.splitlines():
+        matched = _NODE.match(line)
+        if matched:
+            nodes.append(Node(matched[1], matched[2], tuple((entry[0], int(entry[1:])) for entry in matched[3].split(","))))
+        elif line.startswith("/") and not line.endswith(":"):
+            raise ValueError(f"xenstore-ls writes {line[:120]!r}")
+    if not nodes:
+        raise ValueError("xenstore-ls lists no node")
+    return nodes
 
 
 def parse_domains(listing: str) -> dict[int, str]:
-    """The domains that ``xl list`` lists, names by number. A name may have blanks; five columns come after it."""
+    """The domains that ``xl list`` lists, names by number. A name may have blanks; five columns come after it.
+
+    :raises ValueError: when the host itself is not among them.
+    """
     rows = (line.rsplit(maxsplit=5) for line in listing.splitlines()[1:])
-    return {int(row[1]): row[0] for row in rows if len(row) == 6 and row[1].isdecimal()}
+    found = {int(row[1]): row[0] for row in rows if len(row) == 6 and row[1].isdecimal()}
+    if 0 not in found:
+        raise ValueError("xl list does not list this host")
+    return found
 
 
 def parse_neighbours(listing: bytes) -> list[Neighbour]:

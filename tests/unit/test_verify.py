@@ -83,7 +83,10 @@ def listed(*of: Definition) -> str:
 
 def loops() -> list[Loop]:
     """The loop devices of two running zones."""
-    shared = [Loop("loop0", f"{STORE}/images/{DIGEST['a']}/rootfs.img", True, ()), Loop("loop1", f"{STORE}/runtime/x/base.img", True, ())]
+    shared = [
+        Loop("loop0", f"{STORE}/images/{DIGEST['a']}/rootfs.img", True, ()),
+        Loop("loop1", f"{STORE}/runtime/{DIGEST['e']}/base.img", True, ()),
+    ]
     own = [Loop(f"loop{place}", f"{STORE}/zones/{name}/writable-aaaaaaaaaaaa.img", False, ()) for place, name in ((2, "web"), (3, "db"))]
     return shared + own
 
@@ -331,6 +334,15 @@ def test_a_zone_whose_metadata_cannot_be_read_leaves_open_what_needs_it() -> Non
     assert broken(facts) == [9, 10]
 
 
+def test_what_is_not_found_at_all_does_not_count_as_faultless() -> None:
+    facts = healthy()
+    facts.loops = facts.loops[:-1]
+    facts.nodes = [node for node in facts.nodes if "/4/" not in node.path and "2222" not in node.path]
+    rows = {row["number"]: row for row in verify.rows(facts)}
+    assert {number for number, row in rows.items() if row["result"] == "not_tested"} - NEEDS_ATTACK == {6, 13}
+    assert "zone db: xenstore lists no node of it" in rows[6]["why"]
+
+
 def test_a_host_without_secrets_has_not_tested_them() -> None:
     facts = healthy()
     _zone(facts, "db", definition=dataclasses.replace(definition("db", 2), secrets={}))
@@ -389,8 +401,14 @@ def test_the_documentation_describes_each_key_and_each_promise() -> None:
 
 
 def test_nodes_are_read_with_their_permissions() -> None:
-    text = '/a/b = "x = \\"y\\""  . . . (n0,r1,b2)\n/c = ""   (r0)\n/d:\nxenstore-ls: nonsense\n'
+    text = '/a/b = "x = \\"y\\""  . . . (n0,r1,b2)\n/c = ""   (r0)\n/d:\n\n'
     assert [(node.path, node.access) for node in parse_nodes(text)] == [("/a/b", (("n", 0), ("r", 1), ("b", 2))), ("/c", (("r", 0),))]
+
+
+@pytest.mark.parametrize("text", ["", '/a = "x"\n', '/a = "x"  (n0)\n/b = "x"  (?0)\n'])
+def test_what_is_no_listing_of_nodes_is_not_taken_for_one_without_faults(text: str) -> None:
+    with pytest.raises(ValueError, match="xenstore-ls"):
+        parse_nodes(text)
 
 
 def test_domains_are_read_with_names_that_have_blanks() -> None:
@@ -400,7 +418,8 @@ def test_domains_are_read_with_names_that_have_blanks() -> None:
         "my own vm                                   12   128     1     -b----       3.1\n"
     )
     assert parse_domains(text) == {0: "Domain-0", 12: "my own vm"}
-    assert parse_domains("") == {}
+    with pytest.raises(ValueError, match="does not list this host"):
+        parse_domains("")
 
 
 def test_neighbours_are_those_with_an_address() -> None:

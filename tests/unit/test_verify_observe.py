@@ -47,8 +47,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(verify_observe, "Hypervisor", lambda: made.hypervisor)
     monkeypatch.setattr(verify_observe, "run", run)
     monkeypatch.setattr(verify_observe, "xl_info", lambda: {"xen_version": "4.20", "xen_commandline": "ucode=scan"})
-    monkeypatch.setattr(firewall, "listed", lambda: made.table or "")
-    monkeypatch.setattr(firewall, "as_listed", lambda text: text)
+    monkeypatch.setattr(firewall, "listed", lambda: (made.table or "").replace("    ", "\t"))
+    monkeypatch.setattr(firewall, "as_listed", lambda text: text.replace("    ", "\t"))
     made.commands.clear()
     return made
 
@@ -186,6 +186,13 @@ def test_processes_of_this_machine_are_found_by_their_names() -> None:
     (own,) = (process for process in verify_observe._processes() if process.number == os.getpid())
     assert any("python" in name or "pytest" in name for name in own.names)
     assert b"\0" not in own.arguments
+
+
+def test_a_listing_of_rules_that_is_not_understood_is_not_compared(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert _results(host)[10] == "held"
+    for function in ("listed", "as_listed"):
+        monkeypatch.setattr(firewall, function, lambda *_text: "{}")
+    assert _results(host)[10] == "not_tested"
 
 
 def test_each_version_is_described(host: Host) -> None:
