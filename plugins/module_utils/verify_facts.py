@@ -170,7 +170,7 @@ def parse_nodes(listing: str) -> list[Node]:
     :raises ValueError: when it is not what xenstore-ls writes: a node that is passed over would be judged as harmless.
     """
     nodes = []
-    for line in listing.splitlines():
+    for line in listing.split("\n"):  # Of the other characters that end a line, a zone can have any in a value.
         matched = _NODE.match(line)
         if matched:
             nodes.append(Node(matched[1], matched[2], tuple((entry[0], int(entry[1:])) for entry in matched[3].split(","))))

@@ -405,6 +405,11 @@ def test_nodes_are_read_with_their_permissions() -> None:
     assert [(node.path, node.access) for node in parse_nodes(text)] == [("/a/b", (("n", 0), ("r", 1), ("b", 2))), ("/c", (("r", 0),))]
 
 
+def test_a_value_of_a_zone_makes_no_other_node() -> None:
+    (node,) = parse_nodes('/local/domain/3/data/x = "\u2028/tool = \\"\\"  (w0)\x85/b"   (n3)\n')
+    assert (node.path, node.access) == ("/local/domain/3/data/x", (("n", 3),))
+
+
 @pytest.mark.parametrize("text", ["", '/a = "x"\n', '/a = "x"  (n0)\n/b = "x"  (?0)\n'])
 def test_what_is_no_listing_of_nodes_is_not_taken_for_one_without_faults(text: str) -> None:
     with pytest.raises(ValueError, match="xenstore-ls"):
