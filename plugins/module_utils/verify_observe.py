@@ -56,8 +56,8 @@ _OF_XEN = (
 )
 """Attributes of the facts that mean nothing on a host without Xen."""
 
-_FAULTS = (RingfenceError, OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, ET.ParseError)
-"""What reading a host can end in, for whatever it may hold."""
+_FAULTS = (RingfenceError, OSError, ArithmeticError, AttributeError, LookupError, SyntaxError, TypeError, ValueError)
+"""What reading a host can end in, for whatever it may hold. A parser of XML ends in a SyntaxError."""
 
 
 def observe(store: Store, options: boot.Options) -> Facts:
