@@ -256,11 +256,6 @@ class Hypervisor:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
 
 
-def _starts(domain: Any) -> bool:
-    """Whether a domain starts with the host; one that is not defined, only running, does not."""
-    return bool(domain.isPersistent() and domain.autostart())
-
-
 def _in_xen(name: str) -> bool:
     """Whether Xen has a domain of this name, known to libvirt or not."""
     try:
@@ -281,3 +276,8 @@ def _libxl_says(since: int) -> str:
     # libvirt has libxl log its errors only; other lines are of an earlier one that was cut off.
     told = [line.split("libxl: ", 1)[1].strip() for line in lines if "libxl: " in line]
     return f"; libxl: {' | '.join(told)}" if told else ""
+
+
+def _starts(domain: Any) -> bool:
+    """Whether a domain starts with the host; one that is not defined, only running, does not."""
+    return bool(domain.isPersistent() and domain.autostart())
