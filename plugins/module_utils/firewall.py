@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network
-from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import routes_others
@@ -34,6 +34,34 @@ def load(store: Store, text: str) -> None:
     """Replace the table at once as a whole; it is kept only if it loads."""
     run(["nft", "-f", "-"], stdin=text.encode())
     write_atomically(store.root / _KEPT, text.encode())
+
+
+def kept(store: Store) -> str:
+    """The rules that are loaded at the next boot of the host; empty if there are none."""
+    path = store.root / _KEPT
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def listed() -> str:
+    """The table as nft lists it; empty if it is not loaded.
+
+    :raises RingfenceError: when nft does not answer.
+    """
+    try:
+        return run(["nft", "list", "table", "inet", "ringfence"], timeout=20).decode("utf-8", "replace")
+    except CommandFailed as error:
+        if "No such file or directory" in error.output:
+            return ""
+        raise
+
+
+def as_listed(text: str) -> str:
+    """How nft would list this table. It is loaded in a network namespace of its own, which ends with the command.
+
+    :raises RingfenceError: when nft does not load it.
+    """
+    script = "nft -f - && nft list table inet ringfence"
+    return run(["unshare", "--net", "sh", "-c", script], stdin=text.encode(), timeout=20).decode("utf-8", "replace")
 
 
 def _link(definition: Definition) -> network.Link:

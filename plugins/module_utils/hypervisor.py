@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -40,6 +41,17 @@ def booted_into_xen() -> bool:
         return "control_d" in Path("/proc/xen/capabilities").read_text(encoding="ascii")
     except OSError:
         return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Described:
+    """A domain in libvirt's words. ``number`` is Xen's while it runs; ``autostart`` whether it starts with the host."""
+
+    name: str
+    uuid: str
+    number: int | None
+    xml: str
+    autostart: bool
 
 
 class Hypervisor:
@@ -91,6 +103,17 @@ class Hypervisor:
             running = _has_now(domain) if number is not None else None
             zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number, running=running)
         return zones, foreign
+
+    def describe(self) -> list[Described]:
+        """Every domain but the host itself, as it runs, or as it is defined if it does not run."""
+        try:
+            return [
+                Described(domain.name(), domain.UUIDString(), domain.ID() if domain.ID() != -1 else None, domain.XMLDesc(), _starts(domain))
+                for domain in self._connection.listAllDomains()
+                if domain.ID() != 0
+            ]
+        except libvirt.libvirtError as error:
+            raise RingfenceError(f"libvirt does not describe its domains: {error.get_error_message()}") from error
 
     def modes(self) -> tuple[str, ...]:
         """The kinds of guest that this host can run, of ``pv`` and ``pvh``."""
@@ -263,3 +286,8 @@ def _libxl_says(since: int) -> str:
     # libvirt has libxl log its errors only; other lines are of an earlier one that was cut off.
     told = [line.split("libxl: ", 1)[1].strip() for line in lines if "libxl: " in line]
     return f"; libxl: {' | '.join(told)}" if told else ""
+
+
+def _starts(domain: Any) -> bool:
+    """Whether a domain starts with the host; one that is not defined, only running, does not."""
+    return bool(domain.isPersistent() and domain.autostart())

@@ -66,6 +66,18 @@ def test_a_zone_is_defined_started_stopped_and_forgotten(host: Hypervisor) -> No
     assert host.observe() == ({}, {FOREIGN})
 
 
+def test_domains_are_described_whether_they_run_or_not(host: Hypervisor) -> None:
+    _define(host)
+    before = {domain.name: domain for domain in host.describe()}
+    assert (before["web"].number, before["web"].autostart, before["web"].uuid) == (None, False, host.uuid("web"))
+    assert "<kernel>/k/vmlinux</kernel>" in before["web"].xml
+    assert before[FOREIGN].number is not None
+    host.define(_xml(uuid=host.uuid("web")), autostart=True)
+    host.start("web")
+    after = {domain.name: domain for domain in host.describe()}
+    assert (after["web"].number, after["web"].autostart) == (host.domain_id("web"), True)
+
+
 def test_memory_and_cpus_of_a_zone_change_within_what_it_was_started_with(host: Hypervisor) -> None:
     _define(host, dataclasses.replace(DEFINITION, zone=dataclasses.replace(DEFINITION.zone, cpus=2)))
     assert (host.running("web"), host.running("none")) == (None, None)
