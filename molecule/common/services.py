@@ -15,17 +15,16 @@ _ENTRYPOINT = """\
 # Like that of the official image: as root give the data to postgres, become it, and make a database if there is none.
 set -e
 if [ "$1" = postgres ] && [ "$(id -u)" = 0 ]; then
-	mkdir -p "$PGDATA" /var/run/postgresql
-	chown -R postgres:postgres "$PGDATA" /var/run/postgresql
-	chmod 700 "$PGDATA"
-	exec gosu postgres "$0" "$@"
+    mkdir -p "$PGDATA" /var/run/postgresql
+    chown -R postgres:postgres "$PGDATA" /var/run/postgresql
+    chmod 700 "$PGDATA"
+    exec gosu postgres "$0" "$@"
 fi
 if [ "$1" = postgres ] && [ ! -s "$PGDATA/PG_VERSION" ]; then
-	initdb --username=postgres --auth-local=trust --auth-host=scram-sha-256 --locale=C.UTF-8 --pwfile=/dev/stdin <<-EOF
-		$POSTGRES_PASSWORD
-	EOF
-	echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
-	echo "listen_addresses = '*'" >>"$PGDATA/postgresql.conf"
+    echo "$POSTGRES_PASSWORD" |
+        initdb --username=postgres --auth-local=trust --auth-host=scram-sha-256 --locale=C.UTF-8 --pwfile=/dev/stdin
+    echo "host all all all scram-sha-256" >>"$PGDATA/pg_hba.conf"
+    echo "listen_addresses = '*'" >>"$PGDATA/postgresql.conf"
 fi
 exec "$@"
 """
@@ -35,14 +34,14 @@ const fs = require('fs');
 const http = require('http');
 fs.appendFileSync('/dev/stdout', 'node: standard output opened by name\\n');
 http.createServer((request, response) => {
-	console.log(request.method, request.url);
-	response.setHeader('Content-Type', 'application/json');
-	response.end(JSON.stringify({
-		user: [process.getuid(), process.getgid(), process.getgroups().sort((a, b) => a - b)],
-		directory: process.cwd(),
-		umask: process.umask(),
-		environment: Object.fromEntries(['HOME', 'HOSTNAME', 'NODE_ENV', 'PATH', 'TERM'].map((name) => [name, process.env[name]])),
-	}));
+    console.log(request.method, request.url);
+    response.setHeader('Content-Type', 'application/json');
+    response.end(JSON.stringify({
+        user: [process.getuid(), process.getgid(), process.getgroups().sort((a, b) => a - b)],
+        directory: process.cwd(),
+        umask: process.umask(),
+        environment: Object.fromEntries(['HOME', 'HOSTNAME', 'NODE_ENV', 'PATH', 'TERM'].map((name) => [name, process.env[name]])),
+    }));
 }).listen(80, () => console.log('node: listening'));
 for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => process.exit(0));
 """
@@ -66,7 +65,7 @@ logger -t rcS "started on $(uname -r) with $(sed -n 's/^MemTotal: *//p' /proc/me
 df / >/tmp/df
 echo "page of legacy" >/var/www/index.html
 for script in /etc/rc3.d/S*; do
-	[ -x "$script" ] && "$script" start
+    [ -x "$script" ] && "$script" start
 done
 """
 
@@ -82,8 +81,8 @@ esac
 _COUNT = """\
 #!/bin/sh
 while :; do
-	date >>/var/log/counter
-	sleep 5
+    date >>/var/log/counter
+    sleep 5
 done
 """
 

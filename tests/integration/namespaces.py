@@ -214,7 +214,7 @@ def find_closed(family: Family) -> dict[str, bool]:
     """Who reaches whom if ports are published, and nothing else is declared."""
     with inside("outside"):
         client = socket.socket(family.kind, socket.SOCK_DGRAM)
-    with serve("zone2", 53, socket.SOCK_DGRAM) as server, client:
+    with client, serve("zone2", 53, socket.SOCK_DGRAM) as server:
         client.settimeout(PATIENCE)
         client.bind(("", 0))
         found = {
