@@ -212,7 +212,7 @@ def parse_asked(configuration: bytes) -> frozenset[str]:
     """
     return frozenset(
         name
-        for name, value in _members(json.loads(configuration))
+        for name, value in _members(json.loads(configuration.rstrip(b"\0")))  # libxl writes the end of its string too.
         if (name in ("nested_hvm", "driver_domain") and str(value).lower() == "true") or (name in _GIVES_DEVICES and value)
     )
 

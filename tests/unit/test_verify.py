@@ -436,6 +436,7 @@ def test_neighbours_are_those_with_an_address() -> None:
 def test_what_libxl_was_asked_for_is_found_wherever_it_is() -> None:
     plain = b'{"c_info":{"type":"pv"},"b_info":{"nested_hvm":"<default>","type.pv":{}},"disks":[{"a":1}],"pcidevs":[]}'
     assert parse_asked(plain) == frozenset()
+    assert parse_asked(plain + b"\0") == frozenset()  # As libxl writes it.
     extra = b'{"c_info":{"driver_domain":"True"},"b_info":{"type.hvm":{"nested_hvm":true}},"pcidevs":[{"dev":1}]}'
     assert parse_asked(extra) == {"driver_domain", "nested_hvm", "pcidevs"}
 
