@@ -185,7 +185,9 @@ def write_tar(root: Inode, out: int) -> None:
 
 
 def _too_large(name: str, max_bytes: int) -> LayerError:
-    return LayerError(f"layer {name} unpacks to more than {max_bytes} bytes, which is all that the layers of this image may have here")
+    return LayerError(
+        f"layer {name} unpacks to more than {max_bytes} bytes, all that the free disk allows the layers of its image; make room"
+    )
 
 
 def _gunzip(name: str, source: int) -> Generator[bytes, None, None]:
