@@ -285,7 +285,9 @@ def _libxl_says(since: int) -> str:
         return ""
     # libvirt has libxl log its errors only; other lines are of an earlier one that was cut off.
     told = [line.split("libxl: ", 1)[1].strip() for line in lines if "libxl: " in line]
-    return f"; libxl: {' | '.join(told)}" if told else ""
+    # libxl calls it "No such file or directory", and means memory.
+    hint = "; its kernel and initrd may need more memory than is declared" if any("xc_dom_build_image" in line for line in told) else ""
+    return f"; libxl: {' | '.join(told)}{hint}" if told else ""
 
 
 def _starts(domain: Any) -> bool:

@@ -65,7 +65,7 @@ def _many_zones(images: dict[str, str]) -> dict[str, Any]:
     idle: dict[str, Any] = {
         "image": images["nginx"],
         "virtualization": "pv",
-        "memory": "64MiB",
+        "memory": "96MiB",
         "command": ["sleep", "100000"],
         "stop_signal": "KILL",
     }

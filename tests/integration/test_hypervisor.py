@@ -182,7 +182,20 @@ def test_a_zone_that_cannot_be_asked_is_ended_at_once(host: Hypervisor, monkeypa
     assert time.monotonic() - began < 5
 
 
-def test_the_log_of_libxl_since_the_call_is_in_the_error(host: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("logged", "told"),
+    [
+        ("libxl_dom.c:1:f: no memory", "libxl_dom.c:1:f: no memory"),
+        (
+            "libxl_dom.c:1:f: xc_dom_build_image failed: No such file or directory",
+            "libxl_dom.c:1:f: xc_dom_build_image failed: No such file or directory; "
+            "its kernel and initrd may need more memory than is declared",
+        ),
+    ],
+)
+def test_the_log_of_libxl_since_the_call_is_in_the_error(
+    host: Hypervisor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logged: str, told: str
+) -> None:
     log = tmp_path / "libxl.log"
     log.write_text("2026-01-01: libxl: of yesterday\n")
     monkeypatch.setattr(hypervisor, "_LIBXL_LOG", log)
@@ -191,14 +204,14 @@ def test_the_log_of_libxl_since_the_call_is_in_the_error(host: Hypervisor, tmp_p
 
     def create(_domain: libvirt.virDomain) -> int:
         with open(log, "a") as handle:
-            handle.write("2026-01-01: libxl: libxl_dom.c:1:f: no memory\nthe rest of something\n")
+            handle.write(f"2026-01-01: libxl: {logged}\nthe rest of something\n")
         raise libvirt.libvirtError("failed to create new domain")
 
     monkeypatch.setattr(libvirt.virDomain, "create", create)
     with pytest.raises(RingfenceError) as caught:
         host.start("web")
     assert str(caught.value).startswith("libvirt cannot start zone web: ")
-    assert str(caught.value).endswith("; libxl: libxl_dom.c:1:f: no memory")
+    assert str(caught.value).endswith(f"; libxl: {told}")
 
 
 def test_a_domain_that_libvirt_has_left_behind_is_ended_and_the_zone_started(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
