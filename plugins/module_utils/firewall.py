@@ -26,8 +26,7 @@ def rules(definitions: Iterable[Definition]) -> str:
 
 def is_loaded(store: Store, text: str) -> bool:
     """Whether this table is loaded, and kept for the next boot of the host."""
-    kept = store.root / _KEPT
-    return kept.exists() and kept.read_text(encoding="utf-8") == text and _table_loaded()
+    return kept(store) == text and _table_loaded()
 
 
 def load(store: Store, text: str) -> None:
