@@ -95,6 +95,14 @@ def parser() -> argparse.ArgumentParser:
         verb.add_argument("tag", type=_tag)
         verb.set_defaults(run=function)
 
+    verb = verbs.add_parser("clone", help="make a host that can be restored to a snapshot of another one")
+    verb.add_argument("source")
+    verb.add_argument("tag", type=_tag)
+    verb.add_argument("name")
+    verb.add_argument("--forward", type=_forward, action="append", metavar="HOSTPORT:GUESTPORT", help="of loopback; may be repeated")
+    verb.add_argument("--no-network", action="store_true", help="the host reaches nothing outside; ssh and forwards still work")
+    verb.set_defaults(run=_clone)
+
     verb = verbs.add_parser("network", help="plug the network cable in or out (ssh goes through it)")
     verb.add_argument("name")
     verb.add_argument("state", choices=("off", "on"))
@@ -275,6 +283,19 @@ def _power_cut(options: argparse.Namespace) -> int:
 def _reset(options: argparse.Namespace) -> int:
     host = find_host(run_directory(), options.name)
     host.reset()
+    return 0
+
+
+def _clone(options: argparse.Namespace) -> int:
+    source = find_host(run_directory(), options.source)
+    host = find_host(run_directory(), options.name)
+    if host.exists:
+        raise LabError(f"there is a host {host.name} already: destroy it first, or choose another name")
+    with host.lock(), source.lock():
+        like = source.config.machine
+        machine = new_machine(host.name, like.memory_mib, like.cpus, tuple(options.forward or ()), not options.no_network)
+        host.create_from(source, options.tag, machine)
+    Progress(host.name).say(f"is a copy of {source.name}; start it with: restore {host.name} {options.tag}")
     return 0
 
 

@@ -138,6 +138,28 @@ class Host:
         os.rename(unfinished, self.directory)
         self._write(Config(machine=machine, image=str(image), key=str(key)))
 
+    def create_from(self, source: Host, tag: str, machine: Machine) -> None:
+        """Make the host's directory as a copy of ``source`` with its snapshot ``tag``, from which it can be restored.
+
+        A source that runs is stopped while its disk is copied: QEMU then writes out what it holds back of the disk's tables.
+
+        :param machine: its memory and CPUs have to be those of the snapshot.
+        :raises LabError: when the source has no such snapshot, or space is short.
+        """
+        source.require_snapshot(tag)
+        require_space(self.directory.parent, _START_MIB, "a copy of a host")
+        unfinished = self.directory.parent / f".{self.name}.new"
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir(parents=True)
+        with source.stopped():
+            for name in ("disk.qcow2", "efivars.qcow2"):
+                run(["cp", "--sparse=always", "--reflink=auto", str(source.directory / name), str(unfinished / name)])
+        if (source.directory / "base.raw").exists():
+            _link_or_copy(source.directory / "base.raw", unfinished / "base.raw")
+        shutil.rmtree(self.directory, ignore_errors=True)
+        os.rename(unfinished, self.directory)
+        self._write(replace(source.config, machine=machine))
+
     def start(self, progress: Progress, *, snapshot: str | None = None, first: str = "true") -> None:
         """Start QEMU, from power on or from ``snapshot``, and wait until ssh answers.
 
@@ -219,10 +241,30 @@ class Host:
 
     def restore_snapshot(self, tag: str, progress: Progress) -> None:
         """Put the host, running or not, back to ``tag``. QEMU is started anew, so no connection from before survives."""
-        if tag not in self.snapshots():
-            raise LabError(f"{self.name} has no snapshot {tag}; it has: {', '.join(self.snapshots()) or 'none'}")
+        self.require_snapshot(tag)
         self.cut_power()
         self.start(progress, snapshot=tag)
+
+    def require_snapshot(self, tag: str) -> None:
+        """Check that there is a snapshot ``tag``.
+
+        :raises LabError: with the tags that there are.
+        """
+        if tag not in self.snapshots():
+            raise LabError(f"{self.name} has no snapshot {tag}; it has: {', '.join(self.snapshots()) or 'none'}")
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Let a host that runs stand still, with its disk written out; one that is off is off."""
+        if not self.running:
+            yield
+            return
+        with self.qmp() as control:
+            control.execute("stop")
+            try:
+                yield
+            finally:
+                control.execute("cont")
 
     def set_link(self, up: bool) -> None:
         """Plug the host's network cable in or out; ssh goes through it as well."""
