@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -47,7 +48,11 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec import Volume
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 _SIDE_BY_SIDE = 4
-"""Zones that are changed at the same time. More would only take each other's CPU, and start late enough to miss their deadline."""
+"""Zones that are changed at the same time, at most, and no more than this system has CPUs.
+
+More than half of a start is work of libvirt, its hotplug scripts and udev on this system's own CPUs, of which Xen may have more: without
+one for each, starts take longer together than one by one, and late enough to miss their deadline.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -268,9 +273,11 @@ class _Converge:
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
             for together in waves(steps):
-                errors = pool.map(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
+                # Threads cost more than to look after a zone that stays.
+                each = pool.map if any(step.changes for step in together) else map
+                errors = each(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
                 for step, error in list(zip(together, errors, strict=True)):
                     report.zones.append(self._result(step, failed=error is not None))
                     if error is not None:
