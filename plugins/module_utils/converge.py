@@ -25,7 +25,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     zone_files,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply, TakenBack
-from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
@@ -225,7 +224,7 @@ class _Converge:
                 problems.append(f"zone {zone.name}: kernel: {zone.kernel or 'the default'!r} is not deployed on this host; {accepted}")
                 continue
             self.kernels[zone.name] = kernel
-            problems += _device_problems(zone, kernel, known)
+            problems += limits.devices(zone, kernel, known)
             try:
                 before = observed[zone.name].definition if zone.name in observed else None
                 digest = self._image_digest(zone, before)
@@ -236,8 +235,7 @@ class _Converge:
                 definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers[zone.name], prints))
             except RingfenceError as error:
                 problems.append(f"zone {zone.name}: {error}")
-        if any(zone.ports for zone in zones):
-            problems += limits.ports(zones, observed, removed, listening_ports())
+        problems += limits.ports(zones, observed, removed, listening_ports)
         if problems:
             raise InvalidDeclaration(problems)
         return definitions
@@ -379,24 +377,6 @@ class _Converge:
                 domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
             )
         return result
-
-
-def _device_problems(zone: Zone, kernel: Kernel, known: Mapping[str, Kernel]) -> list[str]:
-    """What of a zone's devices its kernel has no driver for."""
-    problems = []
-    for device in zone.devices:
-        module = NODES[device.source].module
-        if module is None or module in kernel.modules:
-            continue
-        having = [name for name, other in sorted(known.items()) if module in other.modules]
-        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name}"
-        if module in kernel.lacks:
-            accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
-            problems.append(f"{problem} has no {module}, neither built in nor as a module; {accepted}")
-        else:
-            told = f"was deployed by a version that did not unpack the module {module}"
-            problems.append(f"{problem} {told}; remove {kernel.directory} and deploy the kernels again")
-    return problems
 
 
 def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:

@@ -456,6 +456,16 @@ def test_a_port_of_a_program_of_the_host_is_refused(host: Host, monkeypatch: pyt
     ]
 
 
+def test_a_program_that_comes_to_listen_on_a_published_port_stops_no_converge(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone has the port; another one that it shall get is still looked at."""
+    host.converge(_zone(ports=["8080:80"]))
+    monkeypatch.setattr(converge, "listening_ports", lambda: {(8080, "tcp"), (22, "tcp")})
+    assert not host.converge(_zone(ports=["8080:80"])).changed
+    assert _problems(host, _zone(ports=["8080:80", "22:22"])) == [
+        "zone web: ports: 22:22/tcp is not accepted; a program of the host listens on 22/tcp; choose another"
+    ]
+
+
 def test_memory_that_the_plan_gives_back_counts(host: Host) -> None:
     host.converge(_zone("a", memory="600MiB"), _zone("b", memory="300MiB"))
     host.hypervisor.free = 100
