@@ -38,7 +38,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     Observed,
     Step,
     differs_in_size,
-    fields,
     plan,
     shown,
     waves,
@@ -144,8 +143,8 @@ class _Converge:
         observed, foreign = self.hypervisor.observe()
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
-            whole = zone.definition is None or zone_files.whole(self.store, zone.definition)
-            observed[name] = dataclasses.replace(zone, whole=whole)
+            whole, stale = zone_files.look(self.store, zone.definition) if zone.definition else (True, ())
+            observed[name] = dataclasses.replace(zone, whole=whole, stale=stale)
         wanted = [zone for zone in zones if zone.state == "present"]
         for declared_zone in wanted:
             name = declared_zone.name
@@ -299,9 +298,8 @@ class _Converge:
         missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
         if missing:
             return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
-        ran = observed.get(step.name)
         try:
-            self.apply.carry_out(step, ran.definition if ran and ran.active else None)
+            self.apply.carry_out(step, observed.get(step.name))
         except (RingfenceError, OSError) as error:
             return error
         return None
@@ -369,7 +367,7 @@ class _Converge:
             "pending": list(step.pending),
         }
         if definition:
-            result.update(shown(fields(definition)))
+            result.update(shown(step.after or {}))
             result.update(
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),

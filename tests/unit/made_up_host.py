@@ -113,7 +113,7 @@ class Hypervisor:
     said: dict[str, bytes] = field(default_factory=dict)
     """The record that a zone writes when it starts, if not that it runs."""
 
-    def observe(self) -> tuple[dict[str, Observed], set[str]]:
+    def observe(self, *, most: bool = False) -> tuple[dict[str, Observed], set[str]]:
         zones = {}
         for name, domain in self.domains.items():
             text = ET.fromstring(domain.xml).findtext(f"metadata/{{{NAMESPACE}}}zone") or ""
@@ -122,7 +122,7 @@ class Hypervisor:
             except ValueError:
                 definition = None
             running = self.running(name)
-            if running:
+            if running and not most:
                 running = replace(running, most_memory=running.memory, most_cpus=running.cpus)
             zones[name] = Observed(name, definition, domain.number is not None, domain_id=domain.number, running=running)
         return zones, self.foreign
