@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 _COLLECT = Path(__file__).with_name("collect.py")
+_KILLED = Path(__file__).with_name("killed_converge.py")
 
 
 GROWN = {"size": "48MiB"}
@@ -52,8 +54,17 @@ class Live:
 
     def converge(self, *zones: dict[str, Any], **volumes: dict[str, Any]) -> dict[str, Any]:
         """The result of converging zones, with the declared volumes and those that are given."""
+        return self.module("zones", self._declaration(zones, volumes))
+
+    def converge_killed(self, moment: str, zone: str, *zones: dict[str, Any], **volumes: dict[str, Any]) -> None:
+        """Converge likewise, and end the process at a moment of ``killed_converge.py``, to which it has to come."""
+        declaration = json.dumps(self._declaration(zones, volumes))
+        done = self.host.run("python3 -c %s %s %s %s; echo status $?", _KILLED.read_text(encoding="utf-8"), moment, zone, declaration)
+        assert done.stdout.strip() == "status 137", done
+
+    def _declaration(self, zones: Sequence[dict[str, Any]], volumes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         declared = {"volumes": {**self.variables["ringfence_volumes"], **volumes}, "secrets": self.variables["ringfence_secrets"]}
-        return self.module("zones", {"zones": list(zones), **declared})
+        return {"zones": list(zones), **declared}
 
     def in_zone(self, zone: str, script: str) -> str:
         """What a shell script prints in a zone's container; it has to succeed."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -22,11 +23,12 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     CREATE,
     KEEP,
     LIVE,
-    MEMORY_SLACK,
     RECREATE,
     REMOVE,
     RESTART,
+    Observed,
     Step,
+    differs_in_memory,
     fields,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
@@ -56,19 +58,20 @@ class Apply:
         self.secrets = secrets
         self.start_timeout = start_timeout
 
-    def carry_out(self, step: Step, before: Definition | None) -> None:
+    def carry_out(self, step: Step, observed: Observed | None) -> None:
         """Bring one zone to what the plan says.
 
-        :param before: how the zone runs now, if it does: what comes back when the change fails.
+        :param observed: the zone as it is now; if it runs, it comes back so when the change fails.
         :raises TakenBack: when the change failed and the zone runs as before.
         :raises RingfenceError: when it failed.
         """
         definition = step.definition
+        before = observed.definition if observed and observed.active else None
         if step.action == KEEP:
-            if before:
-                if zone_files.read_record(self.store, before) is None:
-                    self._await_start(before)  # An earlier run was killed before it knew.
-                zone_files.tidy(self.store, before)
+            if before and zone_files.read_record(self.store, before) is None:
+                self._await_start(before)  # An earlier run was killed before it knew.
+            for path in observed.stale if observed else ():
+                os.unlink(path)
             return
         if step.action in (REMOVE, RECREATE, RESTART):
             # As it was when the zone was started; its init ends the container after that time.
@@ -128,7 +131,7 @@ class Apply:
             if running is None:
                 return
             waits = []
-            if "memory" in differing and abs(running.memory - zone.memory) > MEMORY_SLACK:
+            if "memory" in differing and differs_in_memory(zone, running):
                 waits.append(f"memory: it has {running.memory} MiB instead of {zone.memory} MiB")
             if "cpus" in differing and (online := self.hypervisor.online_cpus(zone.name)) != zone.cpus:
                 waits.append(f"cpus: it uses {online} instead of {zone.cpus}")
@@ -141,11 +144,13 @@ class Apply:
 
     def refusal(self, step: Step) -> str | None:
         """Why a change is not tried again: it was taken back before, and the declaration is still the same."""
+        if step.definition is None or step.action not in (RESTART, RECREATE):
+            return None
         try:
             document = json.loads(self._refused(step.name).read_bytes())
         except (OSError, ValueError):
             return None
-        if step.definition is None or step.action not in (RESTART, RECREATE) or document.get("definition") != _identity(step.definition):
+        if document.get("definition") != _identity(step.definition):
             return None
         return f"not tried again, because it was taken back before: {document.get('error')}; change the declaration, or set retry"
 

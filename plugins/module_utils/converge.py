@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -24,7 +25,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     zone_files,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply, TakenBack
-from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
@@ -38,7 +38,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     Observed,
     Step,
     differs_in_size,
-    fields,
     plan,
     shown,
     waves,
@@ -47,7 +46,11 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec import Volume
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 _SIDE_BY_SIDE = 4
-"""Zones that are changed at the same time. More would only take each other's CPU, and start late enough to miss their deadline."""
+"""Zones that are changed at the same time, at most, and no more than this system has CPUs.
+
+More than half of a start is work of libvirt, its hotplug scripts and udev on this system's own CPUs, of which Xen may have more: without
+one for each, starts take longer together than one by one, and late enough to miss their deadline.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,8 +143,8 @@ class _Converge:
         observed, foreign = self.hypervisor.observe()
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
-            whole = zone.definition is None or zone_files.whole(self.store, zone.definition)
-            observed[name] = dataclasses.replace(zone, whole=whole)
+            whole, stale = zone_files.look(self.store, zone.definition) if zone.definition else (True, ())
+            observed[name] = dataclasses.replace(zone, whole=whole, stale=stale)
         wanted = [zone for zone in zones if zone.state == "present"]
         for declared_zone in wanted:
             name = declared_zone.name
@@ -220,7 +223,7 @@ class _Converge:
                 problems.append(f"zone {zone.name}: kernel: {zone.kernel or 'the default'!r} is not deployed on this host; {accepted}")
                 continue
             self.kernels[zone.name] = kernel
-            problems += _device_problems(zone, kernel, known)
+            problems += limits.devices(zone, kernel, known)
             try:
                 before = observed[zone.name].definition if zone.name in observed else None
                 digest = self._image_digest(zone, before)
@@ -231,8 +234,7 @@ class _Converge:
                 definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers[zone.name], prints))
             except RingfenceError as error:
                 problems.append(f"zone {zone.name}: {error}")
-        if any(zone.ports for zone in zones):
-            problems += limits.ports(zones, observed, removed, listening_ports())
+        problems += limits.ports(zones, observed, removed, listening_ports)
         if problems:
             raise InvalidDeclaration(problems)
         return definitions
@@ -268,9 +270,11 @@ class _Converge:
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
-        with ThreadPoolExecutor(_SIDE_BY_SIDE) as pool:
+        with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
             for together in waves(steps):
-                errors = pool.map(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
+                # Threads cost more than to look after a zone that stays.
+                each = pool.map if any(step.changes for step in together) else map
+                errors = each(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
                 for step, error in list(zip(together, errors, strict=True)):
                     report.zones.append(self._result(step, failed=error is not None))
                     if error is not None:
@@ -294,9 +298,8 @@ class _Converge:
         missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
         if missing:
             return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
-        ran = observed.get(step.name)
         try:
-            self.apply.carry_out(step, ran.definition if ran and ran.active else None)
+            self.apply.carry_out(step, observed.get(step.name))
         except (RingfenceError, OSError) as error:
             return error
         return None
@@ -364,7 +367,7 @@ class _Converge:
             "pending": list(step.pending),
         }
         if definition:
-            result.update(shown(fields(definition)))
+            result.update(shown(step.after or {}))
             result.update(
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),
@@ -372,24 +375,6 @@ class _Converge:
                 domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
             )
         return result
-
-
-def _device_problems(zone: Zone, kernel: Kernel, known: Mapping[str, Kernel]) -> list[str]:
-    """What of a zone's devices its kernel has no driver for."""
-    problems = []
-    for device in zone.devices:
-        module = NODES[device.source].module
-        if module is None or module in kernel.modules:
-            continue
-        having = [name for name, other in sorted(known.items()) if module in other.modules]
-        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name}"
-        if module in kernel.lacks:
-            accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
-            problems.append(f"{problem} has no {module}, neither built in nor as a module; {accepted}")
-        else:
-            told = f"was deployed by a version that did not unpack the module {module}"
-            problems.append(f"{problem} {told}; remove {kernel.directory} and deploy the kernels again")
-    return problems
 
 
 def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:

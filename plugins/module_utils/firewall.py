@@ -10,8 +10,7 @@ from collections.abc import Iterable
 from ansible_collections.ringfence.zones.plugins.module_utils import network
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import routes_others
+from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
 _KEPT = "network.nft"
@@ -26,7 +25,7 @@ def rules(definitions: Iterable[Definition]) -> str:
 
 def is_loaded(store: Store, text: str) -> bool:
     """Whether this table is loaded, and kept for the next boot of the host."""
-    return kept(store) == text and _table_loaded()
+    return kept(store) == text and has_table("ringfence")
 
 
 def load(store: Store, text: str) -> None:
@@ -66,11 +65,3 @@ def as_listed(text: str) -> str:
 def _link(definition: Definition) -> network.Link:
     zone = definition.zone
     return network.Link(definition.index, zone.ports, zone.networks, zone.dns)
-
-
-def _table_loaded() -> bool:
-    try:
-        run(["nft", "list", "table", "inet", "ringfence"])
-    except RingfenceError:
-        return False
-    return True

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
@@ -14,6 +16,10 @@ FORWARDING = Path("/etc/sysctl.d/60-ringfence.conf")
 
 IPv6 forwarding is turned on by the script ``vif``, which is told by what it leaves: all is 1, and default is 0.
 """
+
+# linux/netfilter/nf_tables.h and nfnetlink.h: the subsystem of nftables is the upper byte of a message's type.
+_NETLINK_NETFILTER, _NLM_F_REQUEST = 12, 1
+_NEW_TABLE, _GET_TABLE, _NFTA_TABLE_NAME, _NFPROTO_INET = 0x0A00, 0x0A01, 1, 1
 
 _LISTEN = "0A"
 _UNCONNECTED = "07"
@@ -35,6 +41,19 @@ def routes_others() -> frozenset[str]:
     ours = {"ipv4": FORWARDING.exists(), "ipv6": not _is_on("ipv6/conf/default/forwarding")}
     switches = {"ipv4": "ipv4/ip_forward", "ipv6": "ipv6/conf/all/forwarding"}
     return frozenset(family for family, switch in switches.items() if _is_on(switch) and not ours[family])
+
+
+def has_table(name: str) -> bool:
+    """Whether nftables has this table of the family inet. Asked of the kernel itself: nft would read all that is in its tables."""
+    attribute = name.encode() + b"\0"
+    length = len(attribute) + 4
+    body = struct.pack("=BBHHH", _NFPROTO_INET, 0, 0, length, _NFTA_TABLE_NAME) + attribute + bytes(-length % 4)
+    message = struct.pack("=IHHII", len(body) + 16, _GET_TABLE, _NLM_F_REQUEST, 1, 0) + body
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
+        kernel.settimeout(10)
+        kernel.send(message)
+        (kind,) = struct.unpack_from("=H", kernel.recv(4096), 4)
+    return bool(kind == _NEW_TABLE)
 
 
 def xl_info() -> dict[str, str]:

@@ -72,8 +72,11 @@ class Hypervisor:
                 f"libvirt does not answer at {uri}: {error.get_error_message()}; see `systemctl status libvirtd` and start it"
             ) from error
 
-    def observe(self) -> tuple[dict[str, Observed], set[str]]:
-        """The zones of ours by name, and the names of all other domains."""
+    def observe(self, *, most: bool = False) -> tuple[dict[str, Observed], set[str]]:
+        """The zones of ours by name, and the names of all other domains.
+
+        :param most: ask also for the most that each can have until it is started anew, which is two calls more for each.
+        """
         zones: dict[str, Observed] = {}
         foreign: set[str] = set()
         for domain in self._connection.listAllDomains():
@@ -100,7 +103,7 @@ class Hypervisor:
             # Known from the list: to ask for it would be a call for each domain.
             number = domain.ID() if domain.ID() != -1 else None
             crashed = number is None and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
-            running = _has_now(domain) if number is not None else None
+            running = _has_now(domain, most=most) if number is not None else None
             zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number, running=running)
         return zones, foreign
 
@@ -130,7 +133,7 @@ class Hypervisor:
     def domain_id(self, name: str) -> int | None:
         """Xen's number of a running domain, ``None`` if it does not run."""
         domain = self._domain(name)
-        return domain.ID() if domain is not None and domain.isActive() else None
+        return domain.ID() if domain is not None and domain.ID() != -1 else None
 
     def zone_domain_id(self, name: str) -> int:
         """Xen's number of a running zone of ours.
@@ -154,17 +157,7 @@ class Hypervisor:
     def running(self, name: str) -> Running | None:
         """What a running domain has of the host; ``None`` if it does not run."""
         domain = self._domain(name)
-        if domain is None or not domain.isActive():
-            return None
-        try:
-            _state, _allowed, memory, cpus, _time = domain.info()
-            most = domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
-            # As it was started with; what Xen allows it now, which is in its info, follows each change.
-            return Running(round(memory / 1024), domain.maxMemory() // 1024, cpus, most)
-        except libvirt.libvirtError as error:
-            if not domain.isActive():  # It has ended in between.
-                return None
-            raise RingfenceError(f"libvirt does not say what zone {name} has: {error.get_error_message()}") from error
+        return _has_now(domain, most=True) if domain is not None and domain.ID() != -1 else None
 
     def set_memory(self, name: str, memory: int) -> None:
         """Ask a running domain to have that many MiB, at most those that it was started with."""
@@ -257,13 +250,20 @@ class Hypervisor:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
 
 
-def _has_now(domain: Any) -> Running | None:
-    """What a running domain has, for what it could have is another call; ``None`` if it has ended in between."""
+def _has_now(domain: Any, *, most: bool) -> Running | None:
+    """What a running domain has, and if asked for the most that it can have; ``None`` if it has ended in between."""
     try:
         _state, _allowed, memory, cpus, _time = domain.info()
-    except libvirt.libvirtError:
-        return None
-    return Running(round(memory / 1024), round(memory / 1024), cpus, cpus)
+        has = Running(round(memory / 1024), round(memory / 1024), cpus, cpus)
+        if not most:
+            return has
+        cpus = domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
+        # As it was started with; what Xen allows it now, which is in its info, follows each change.
+        return dataclasses.replace(has, most_memory=domain.maxMemory() // 1024, most_cpus=cpus)
+    except libvirt.libvirtError as error:
+        if not domain.isActive():
+            return None
+        raise RingfenceError(f"libvirt does not say what zone {domain.name()} has: {error.get_error_message()}") from error
 
 
 def _in_xen(name: str) -> bool:

@@ -1,13 +1,15 @@
 # Copyright (c) 2026, the ringfence.zones authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What zones take from their host and from each other: published ports, memory, volumes. Pure; each function returns the problems."""
+"""What zones take from their host and from each other: ports, devices, memory, volumes. Pure; each function returns the problems."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 
 from ansible_collections.ringfence.zones.plugins.module_utils import volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import KEEP, LIVE, Observed, Step
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
@@ -16,11 +18,11 @@ _OVERHEAD = 8
 
 
 def ports(
-    zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str], used: Collection[tuple[int, str]]
+    zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str], used: Callable[[], Collection[tuple[int, str]]]
 ) -> list[str]:
     """Published ports that another zone, which stays, or a program of the host has.
 
-    :param used: (port, protocol) of those on which the host listens.
+    :param used: (port, protocol) of those on which the host listens; asked only if a zone publishes one that it does not have yet.
     """
     declared = {zone.name for zone in zones} | set(removed)
     others = {
@@ -29,13 +31,35 @@ def ports(
         if name not in declared and zone.definition
         for port in zone.definition.zone.ports
     }
+    had = {name: zone.definition.zone.ports for name, zone in observed.items() if zone.definition}
+    new = {zone.name: set(zone.ports) - set(had.get(zone.name, ())) for zone in zones}
+    listening = used() if any(new.values()) else ()
     problems = []
     for zone in zones:
         for port in zone.ports:
             key = (port.host, port.protocol)
-            user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if key in used else None
+            taken = port in new[zone.name] and key in listening
+            user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if taken else None
             if user:
                 problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user} {port.host}/{port.protocol}; choose another")
+    return problems
+
+
+def devices(zone: Zone, kernel: Kernel, known: Mapping[str, Kernel]) -> list[str]:
+    """What of a zone's devices its kernel has no driver for."""
+    problems = []
+    for device in zone.devices:
+        module = NODES[device.source].module
+        if module is None or module in kernel.modules:
+            continue
+        having = [name for name, other in sorted(known.items()) if module in other.modules]
+        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name}"
+        if module in kernel.lacks:
+            accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
+            problems.append(f"{problem} has no {module}, neither built in nor as a module; {accepted}")
+        else:
+            told = f"was deployed by a version that did not unpack the module {module}"
+            problems.append(f"{problem} {told}; remove {kernel.directory} and deploy the kernels again")
     return problems
 
 

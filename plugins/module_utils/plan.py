@@ -29,8 +29,7 @@ KEEP = "keep"
 _ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
 _WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
 
-
-MEMORY_SLACK = 4
+_MEMORY_SLACK = 4
 """MiB by which what Xen counts for a zone may differ from what it was told to have."""
 
 
@@ -53,7 +52,7 @@ class Observed:
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
     because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it
-    does not run.
+    does not run. ``stale`` are paths of files that are its, and that its definition does not use.
     """
 
     name: str
@@ -63,6 +62,7 @@ class Observed:
     crashed: bool = False
     domain_id: int | None = None
     running: Running | None = None
+    stale: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,9 +86,14 @@ class Step:
         return self.action != KEEP
 
 
+def differs_in_memory(zone: Zone, running: Running) -> bool:
+    """Whether a running zone has another memory than is declared."""
+    return abs(running.memory - zone.memory) > _MEMORY_SLACK
+
+
 def differs_in_size(zone: Zone, running: Running) -> bool:
     """Whether a running zone has another size than is declared."""
-    return abs(running.memory - zone.memory) > MEMORY_SLACK or running.cpus != zone.cpus
+    return differs_in_memory(zone, running) or running.cpus != zone.cpus
 
 
 def fields(definition: Definition) -> dict[str, Any]:
@@ -210,7 +215,7 @@ def _drifted(declared: Zone, observed: Observed) -> dict[str, int]:
         return {}
     defined, running = observed.definition.zone, observed.running
     drifted = {}
-    if defined.memory == declared.memory and abs(running.memory - declared.memory) > MEMORY_SLACK:
+    if defined.memory == declared.memory and differs_in_memory(declared, running):
         drifted["memory"] = running.memory
     if defined.cpus == declared.cpus != running.cpus:
         drifted["cpus"] = running.cpus

@@ -16,6 +16,9 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
+UNFINISHED = ".new-"
+"""How the names begin of files that :func:`write_atomically` is writing."""
+
 ROOT = Path("/var/lib/ringfence")
 """Everything the collection keeps on a host, but for its units and rules."""
 
@@ -82,7 +85,9 @@ class Store:
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
     """Replace ``path`` so that a reader, or a power cut, sees the old content or the new one."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    # Named by what it becomes: what a run that was killed has left is used by the next one that writes the file.
+    temporary = path.with_name(f"{UNFINISHED}{path.name}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as handle:
             os.fchmod(descriptor, mode)

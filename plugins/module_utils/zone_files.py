@@ -42,7 +42,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, write_atomically
 
 POWER_OFF = 5
 """Seconds that a zone has to power off once its container has ended."""
@@ -123,9 +123,17 @@ def files(store: Store, definition: Definition, kernel_directory: Path, image: P
     return Files(kernel_directory / "vmlinux", initrd(store, definition), tuple(disks))
 
 
-def whole(store: Store, definition: Definition) -> bool:
-    """Whether a zone's own files are there."""
-    return initrd(store, definition).is_file() and writable(store, definition).is_file()
+def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
+    """Whether a zone's own files are there, and what is there beside them: of a definition before, or of a run that was killed."""
+    used = {initrd(store, definition).name, writable(store, definition).name}
+    try:
+        with os.scandir(directory(store, definition.zone.name)) as entries:
+            found = {entry.name: entry.path for entry in entries}
+    except FileNotFoundError:
+        return False, ()
+    # What was being written when a run was killed has another name: see write_atomically.
+    stale = tuple(path for name, path in found.items() if name.startswith(("initrd-", "writable-", UNFINISHED)) and name not in used)
+    return used <= set(found), stale
 
 
 def container(zone: Zone, image: Image, runtime: Runtime) -> dict[str, Any]:
@@ -168,10 +176,8 @@ def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
 
 
 def tidy(store: Store, definition: Definition) -> None:
-    """Delete the files of a zone that this definition does not use: those of one before it, or of a run that was killed."""
-    used = {initrd(store, definition).name, writable(store, definition).name}
-    with os.scandir(directory(store, definition.zone.name)) as entries:
-        stale = [entry.path for entry in entries if entry.name.startswith(("initrd-", "writable-")) and entry.name not in used]
+    """Delete the files of a zone that this definition does not use."""
+    _whole, stale = look(store, definition)
     for path in stale:
         os.unlink(path)
 

@@ -20,7 +20,7 @@ _UNREADABLE = Record("running", None, 0)
 
 def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
     """Every zone of the host, by name, as the module ``zone_info`` returns it."""
-    observed, _foreign = hypervisor.observe()
+    observed, _foreign = hypervisor.observe(most=True)
     current = runtime.find_current(store)
     releases = {kernel.digest: kernel.release for kernel in kernels.deployed(store).values()}
     found = []
@@ -37,8 +37,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
         }
         if zone.definition:
             result.update(shown(fields(zone.definition)))
-            running = hypervisor.running(name) if zone.active else None
-            result["running"] = dataclasses.asdict(running) if running else None
+            result["running"] = dataclasses.asdict(zone.running) if zone.running else None
             result["address"] = network.address(zone.definition.index)
             result["address6"] = network.address6(zone.definition.index)
             result["kernel_release"] = releases.get(zone.definition.kernel)

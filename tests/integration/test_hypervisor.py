@@ -86,6 +86,7 @@ def test_memory_and_cpus_of_a_zone_change_within_what_it_was_started_with(host: 
     host.set_memory("web", 96)
     host.set_cpus("web", 1)
     assert host.running("web") == Running(96, 128, 1, 2)
+    assert (host.observe()[0]["web"].running, host.observe(most=True)[0]["web"].running) == (Running(96, 96, 1, 1), Running(96, 128, 1, 2))
     _define(host)
     assert host.running("web") == Running(96, 128, 1, 2)
     host.set_memory("web", 128)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -131,3 +132,11 @@ def test_nftables_takes_the_rules_again_and_again(links: dict[str, Link], tmp_pa
     load = f"nft -f {rules} && nft -c -f {rules} && nft -f {rules} && nft list tables"
     done = subprocess.run([*APART, "sh", "-c", load], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stdout.decode()) == (0, "table inet ringfence\n"), done.stderr.decode()
+
+
+def test_whether_the_table_is_there_is_asked_of_the_kernel() -> None:
+    asked = "from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table; print(has_table('ringfence'))"
+    ask = shlex.join([sys.executable, "-c", asked])
+    script = f"{ask}; nft add table ip ringfence; {ask}; nft add table inet ringfence; {ask}; nft delete table inet ringfence; {ask}"
+    done = subprocess.run([*APART, "sh", "-euc", script], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+    assert done.stdout.split() == [b"False", b"False", b"True", b"False"], done.stderr

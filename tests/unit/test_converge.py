@@ -456,6 +456,16 @@ def test_a_port_of_a_program_of_the_host_is_refused(host: Host, monkeypatch: pyt
     ]
 
 
+def test_a_program_that_comes_to_listen_on_a_published_port_stops_no_converge(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone has the port; another one that it shall get is still looked at."""
+    host.converge(_zone(ports=["8080:80"]))
+    monkeypatch.setattr(converge, "listening_ports", lambda: {(8080, "tcp"), (22, "tcp")})
+    assert not host.converge(_zone(ports=["8080:80"])).changed
+    assert _problems(host, _zone(ports=["8080:80", "22:22"])) == [
+        "zone web: ports: 22:22/tcp is not accepted; a program of the host listens on 22/tcp; choose another"
+    ]
+
+
 def test_memory_that_the_plan_gives_back_counts(host: Host) -> None:
     host.converge(_zone("a", memory="600MiB"), _zone("b", memory="300MiB"))
     host.hypervisor.free = 100
@@ -765,19 +775,23 @@ def test_a_zone_that_is_not_healthy_is_told(host: Host, health: bytes, told: str
     assert report.failures[0].startswith(f"zone web: create: {told}; the last lines of its console: ")
 
 
-def test_zones_that_do_not_depend_on_each_other_start_side_by_side(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("cpus", "together"), [(None, 1), (1, 1), (2, 2), (4, 4), (16, 4)])
+def test_zones_that_do_not_depend_on_each_other_start_side_by_side(
+    host: Host, monkeypatch: pytest.MonkeyPatch, cpus: int | None, together: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
     host.hypervisor.free = 2048
     running: set[str] = set()
     at_once: list[set[str]] = []
     start = host.hypervisor.start
     names = [f"web{number}" for number in range(8)]
-    # Each start waits until three more have begun; were fewer side by side, it would break.
-    four = threading.Barrier(4, timeout=30)
+    # Each start waits until the others of its group have begun; were fewer side by side, it would break.
+    group = threading.Barrier(together, timeout=30)
 
     def slow_start(name: str) -> None:
         running.add(name)
         if name in names:
-            four.wait()
+            group.wait()
         at_once.append(set(running))
         start(name)
         running.remove(name)
@@ -785,7 +799,7 @@ def test_zones_that_do_not_depend_on_each_other_start_side_by_side(host: Host, m
     monkeypatch.setattr(host.hypervisor, "start", slow_start)
     report = host.converge(*(_zone(name) for name in names), _zone("last", depends_on=names))
     assert report.failures == []
-    assert max(map(len, at_once)) <= 4
+    assert max(map(len, at_once)) <= together
     assert at_once[-1] == {"last"}
 
 

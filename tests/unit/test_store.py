@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,23 @@ def test_a_file_that_cannot_be_replaced_is_as_it_was(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         write_atomically(path, b"one")
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_a_killed_write_has_left_is_gone_after_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Killed(BaseException):
+        """The end of a run at once."""
+
+    def killed(*_arguments: object) -> None:
+        raise Killed
+
+    path = tmp_path / "file"
+    write_atomically(path, b"one")
+    with monkeypatch.context() as patched:
+        # As after a kill, the file that was being written stays.
+        for call in ("fsync", "unlink"):
+            patched.setattr(os, call, killed)
+        with pytest.raises(Killed):
+            write_atomically(path, b"a longer one")
+    assert (path.read_bytes(), len(list(tmp_path.iterdir()))) == (b"one", 2)
+    write_atomically(path, b"two")
+    assert (path.read_bytes(), list(tmp_path.iterdir())) == (b"two", [path])

@@ -44,6 +44,26 @@ done
 """
 
 
+_OUTSIDE = """
+ip netns add outside
+trap 'ip netns delete outside' EXIT
+ip link add rtout type veth peer name eth0 netns outside
+ip address add fd00:99::1/64 dev rtout nodad
+ip link set rtout up
+ip -n outside address add fd00:99::2/64 dev eth0 nodad
+ip -n outside link set eth0 up
+ip netns exec outside python3 -c "
+import urllib.request
+print(urllib.request.urlopen('http://[fd00:99::1]:8081/', timeout=30).read().decode().strip())"
+ip netns exec outside timeout 60 python3 -m http.server --bind fd00:99::2 9000 >/dev/null 2>&1 &
+sleep 3
+for port in 9000 9001; do
+    zonectl exec api -- nc -w 5 fd00:99::2 $port -e true </dev/null >/dev/null 2>&1 && echo $port open || echo $port closed
+done
+"""
+"""A machine outside of the host, as a network namespace: it asks for the page of zone api, and is asked by it."""
+
+
 @pytest.fixture(scope="module")
 def found(live: Live) -> dict[str, str]:
     """What the container of zone api finds."""
@@ -91,6 +111,23 @@ def test_declared_connections_are_open_and_no_others(live: Live, found: dict[str
     assert found["web"].startswith("198.18.0.")
     answers = live.in_zone("api", _PROBE.format(targets=f"web:80 {registry} web:81 10.0.2.2:22 10.0.2.15:22")).splitlines()
     assert answers == ["web:80 open", f"{registry} open", "web:81 closed", "10.0.2.2:22 closed", "10.0.2.15:22 closed"]
+
+
+def test_ipv6_leads_in_by_published_ports_and_out_as_declared(live: Live) -> None:
+    web, api = live.declared["web"], live.declared["api"]
+    assert live.run(_OUTSIDE).splitlines() == ["page of api", "9000 closed", "9001 closed"]
+    egress = [*api["networks"]["egress"], {"to": "fd00:99::/64", "ports": [9000]}]
+    try:
+        opened = live.converge(web, {**api, "networks": {"egress": egress}})
+        assert {zone["name"]: zone["action"] for zone in opened["zones"]} == {"api": "live", "web": "keep"}, opened
+        assert live.run(_OUTSIDE).splitlines() == ["page of api", "9000 open", "9001 closed"]
+    finally:
+        assert not live.converge(web, api)["failed"]
+
+
+def test_a_zones_link_takes_whole_packets_of_ethernet(live: Live) -> None:
+    assert live.run("cat /sys/class/net/rz1/mtu /sys/class/net/rz2/mtu").split() == ["1500", "1500"]
+    assert [live.in_zone(zone, "cat /sys/class/net/eth0/mtu").strip() for zone in ("web", "api")] == ["1500", "1500"]
 
 
 def test_a_volume_grows_and_outlives_its_zone(live: Live, facts: dict[str, Any]) -> None:

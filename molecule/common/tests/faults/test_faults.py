@@ -68,6 +68,36 @@ def test_a_converge_that_is_killed_is_completed_by_the_next(live: Live, facts: d
     _check_that_nothing_is_left(live, facts)
 
 
+def test_a_zone_that_comes_changes_and_goes_does_so_whenever_a_converge_is_killed(live: Live, facts: dict[str, Any]) -> None:
+    """Ended by itself beside the calls that change something; the other zones are the same ones all the time."""
+    extra = {"name": "extra", "image": live.declared["api"]["image"]}
+    changed = {**extra, "image": live.variables["images"]["redis"]}
+    absent = {"name": "extra", "state": "absent"}
+    others = [live.declared["web"], live.declared["api"]]
+    before = live.facts()["domains"]
+    for moment, zone, action in (
+        ("before define", extra, "create"),
+        ("after stop", absent, "remove"),
+        # It runs, and nobody has seen its container start.
+        ("after start", extra, "keep"),
+        ("after define", changed, "start"),
+        ("after undefine", absent, "keep"),
+    ):
+        live.converge_killed(moment, "extra", *others, zone, data=GROWN)
+        done = live.converge(*others, zone, data=GROWN)
+        assert not done["failed"], (moment, done)
+        assert {row["name"]: row["action"] for row in done["zones"]} == {"web": "keep", "api": "keep", "extra": action}, moment
+        again = live.converge(*others, zone, data=GROWN)
+        assert (again["failed"], again["changed"]) == (False, False), (moment, again)
+        after = live.facts()
+        number = after["domains"].pop("extra", None)
+        assert (after["domains"], number is None) == (before, zone is absent), moment
+        files = [path for path in after["files"] if "/zones/extra/" in path or "/tmp/" in path or "/.new-" in path]
+        assert len(files) == (0 if zone is absent else 1), (moment, files)
+        if zone is absent:
+            _check_that_nothing_is_left(live, facts)
+
+
 def test_a_libvirtd_that_dies_during_a_converge_harms_no_zone(live: Live, facts: dict[str, Any]) -> None:
     _when(live, _ENDED, "systemctl kill --signal=KILL libvirtd.service")
     failed = _converge_changed(live)
