@@ -40,7 +40,8 @@ def own(program: str) -> tuple[str, ...]:
     return (sys.executable, f"tests/checks/{program}.py")
 
 
-SCENARIOS = sorted(path.parent.name for path in ROOT.glob("molecule/*/molecule.yml"))
+# The last one begins with what the first one has converged.
+SCENARIOS = ("default", "debian12", "isolation")
 
 # Longest first, so that the last to end is short.
 CHECKS = (
