@@ -4,7 +4,7 @@
 """Xen's security advisories. Written by ``tests/update_advisories.py`` from the changelogs of Debian's packages xen and linux.
 
 By hand are ``needs``, ``part="guest"``, and title and CVEs of advisories on Linux, from the texts of the advisories and their CVE records.
-A condition stands here only where that text, or the title, leaves no doubt.
+A condition stands here only where the text or the title names it, or where what has the fault is used under that condition alone.
 """
 
 from __future__ import annotations
