@@ -94,6 +94,10 @@ def verify_page(report: Mapping[str, Any], host: str) -> str:
                     for zone in report["zones"]
                 ],
             ),
+            "<h2>Code that can be reached</h2>",
+            _surface(report["attack_surface"]),
+            "<h2>Security advisories on Xen</h2>",
+            _advisories(report["advisories"]),
             "<h2>The CPU's vulnerabilities, as the host's kernel tells them</h2>",
             _values(information["vulnerabilities"]),
             "<h2>What Xen told of them when it booted</h2>",
@@ -103,6 +107,26 @@ def verify_page(report: Mapping[str, Any], host: str) -> str:
             "</body></html>\n",
         ]
     )
+
+
+def _surface(surface: Mapping[str, Any] | None) -> str:
+    if surface is None:
+        return "<p>Not measured.</p>"
+    told = "The host's kernel and its modules are what a container without a kernel of its own reaches. Sizes are bytes of machine code."
+    return f"<p>{told}</p>{_values(surface)}"
+
+
+def _advisories(told: Mapping[str, Any]) -> str:
+    counted = ", ".join(f"{_text(number)} {_text(result).replace('_', ' ')}" for result, number in told["summary"].items())
+    rows = [
+        _cell(row["number"])
+        + _cell(f"{row['title']} {' '.join(row['cves'])}")
+        + f"<td{' class=broken' if row['result'] == 'applies' else ''}>{_text(row['result']).replace('_', ' ')}</td>"
+        + _cell(row["why"])
+        for row in told["rows"]
+    ]
+    booted = {True: "", False: " The host runs another Xen than the one that is installed and judged: reboot it."}.get(told["booted"], "")
+    return f"<p>By the table of {_text(told['date'])}: {counted}.{booted}</p>" + _table(("XSA", "title", "result", "why"), rows)
 
 
 def _promise(row: Mapping[str, Any]) -> str:

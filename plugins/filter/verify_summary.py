@@ -10,7 +10,8 @@ name: verify_summary
 short_description: The isolation promises of many hosts as a table
 version_added: 0.1.0
 description:
-  - Makes lines of text of what M(ringfence.zones.verify) returned on each host, with the number of promises by result.
+  - Makes lines of text of what M(ringfence.zones.verify) returned on each host, with the number of promises by result,
+    and of security advisories that apply or may apply.
   - A host without a report, because it was unreachable or the task failed, has a line that says so.
 options:
   _input:
@@ -41,18 +42,25 @@ from typing import Any
 def verify_summary(results: Mapping[str, Any]) -> list[str]:
     """The lines of a table over hosts."""
     width = max([4, *(len(host) for host in results)])
-    lines = [f"{'host':<{width}}  {'held':>4}  {'broken':>6}  {'not tested':>10}"]
+    lines = [f"{'host':<{width}}  {'held':>4}  {'broken':>6}  {'not tested':>10}  {'advisories':>10}"]
     for host, result in sorted(results.items()):
         report = (result or {}).get("report")
         if report:
             counted = report["summary"]
             numbers = f"{counted['held']:>4}  {counted['broken']:>6}  {counted['not_tested']:>10}"
             broken = ", ".join(str(row["number"]) for row in report["rows"] if row["result"] == "broken")
-            lines.append(f"{host:<{width}}  {numbers}{f'  broken: {broken}' if broken else ''}")
+            open_ones = f"{_open_advisories(report):>10}"
+            lines.append(f"{host:<{width}}  {numbers}  {open_ones}{f'  broken: {broken}' if broken else ''}")
         else:
             why = "it was not reached" if (result or {}).get("unreachable") else "the task failed"
             lines.append(f"{host:<{width}}  no report: {why}")
     return lines
+
+
+def _open_advisories(report: Mapping[str, Any]) -> int:
+    """The number of security advisories that apply or may apply."""
+    counted = report["advisories"]["summary"]
+    return int(counted["applies"]) + int(counted["unknown"])
 
 
 class FilterModule:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot, network
+from ansible_collections.ringfence.zones.plugins.module_utils import advisories, advisory_table, boot, network
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import VIF_SCRIPT, Definition, starts_with_host
 from ansible_collections.ringfence.zones.plugins.module_utils.verify_facts import Domain, Facts, Node, parse_rules
 
@@ -94,6 +94,8 @@ def report(facts: Facts, date: str) -> dict[str, Any]:
         "rows": judged,
         "versions": _inert_tree(facts.versions),
         "zones": [_zone(zone) for zone in sorted(facts.zones, key=lambda zone: zone.name)],
+        "attack_surface": _inert_tree(facts.surface),
+        "advisories": _inert_tree(advisories.summary(advisory_table.TABLE, advisory_table.DATE, facts)),
         "information": {
             "vulnerabilities": _inert_tree(facts.vulnerabilities),
             "xen_log": [inert(line) for line in facts.xen_log[:60]],
@@ -477,6 +479,11 @@ def _host(facts: Facts) -> Judgement:
     judgement = Judgement()
     if facts.running:
         judgement.broken += boot.reasons_to_reboot(facts.running, facts.options)
+        judgement.broken += [
+            f"XSA-{row['number']} ({row['title']}) applies: {row['why']}"
+            for row in advisories.judge(advisory_table.TABLE, advisories.host_of(facts))
+            if row["result"] == advisories.APPLIES
+        ]
         judgement.seen += [f"Xen: {facts.running.xen}", f"dom0: {facts.running.linux}"]
     judgement.broken += [
         f"{path} is not as the role host writes it" for path in facts.outdated if not any(part in path for part in _CONSOLE_FILES)
@@ -611,9 +618,10 @@ PROMISES = (
     ),
     Promise(
         24,
-        "Xen and the host's kernel are booted with the hardening that is declared.",
+        "Xen and the host's kernel are booted with the hardening that is declared, and have the security updates that are known.",
         "The command lines of the running Xen and of the host's kernel, and the files for the next boot, against the declaration of the"
-        " role host. Mitigations of the CPU and versions of packages are listed for information.",
+        " role host; and that no security advisory on Xen applies for which Debian has a fixed version, by the collection's table."
+        " Mitigations of the CPU and versions of packages are listed for information.",
         _host,
         ("running", "outdated"),
     ),

@@ -152,6 +152,12 @@ class Facts:
     steady: bool = True
     versions: dict[str, Any] = field(default_factory=dict)
     vulnerabilities: dict[str, str] = field(default_factory=dict)
+    surface: dict[str, Any] | None = None
+    """What verify_surface measured."""
+    xen_named: frozenset[int] = frozenset()
+    """The security advisories that the changelog of the installed Xen names as fixed."""
+    xen_booted: bool | None = None
+    """Whether the running Xen is the installed one; ``None`` if that is not known."""
 
     @property
     def zones(self) -> list[Domain]:

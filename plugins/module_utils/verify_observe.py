@@ -14,8 +14,19 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot, firewall, host_files, images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    advisories,
+    boot,
+    firewall,
+    host_files,
+    images,
+    kernels,
+    runtime,
+    verify_surface,
+    zone_files,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
@@ -53,6 +64,7 @@ _PACKAGES = re.compile(
 _OF_XEN = (
     *("xen", "xen_domains", "xen_log", "domains", "nodes", "quota", "processes", "links", "neighbours", "rules", "wanted_rules", "loops"),
     *("kept_as_wanted", "udev_rules", "console_logs", "zone_directories", "store_faults", "secrets", "steady"),
+    *("xen_named", "xen_booted", "surface"),
 )
 """Attributes of the facts that mean nothing on a host without Xen."""
 
@@ -113,6 +125,10 @@ class _Reader:
         facts.uptime = float((_text("/proc/uptime").split() or ["0"])[0])
         self._take("vulnerabilities", _vulnerabilities)
         self._take("versions", self._versions)
+        if facts.in_xen:
+            self._take("xen_named", lambda: _advisories_named(facts.versions))
+            self._take("xen_booted", lambda: verify_surface.booted(_xen_image(facts.versions), facts.xen.get("build_id", "")))
+            self._take("surface", lambda: verify_surface.measure(platform.release(), _xen_image(facts.versions), facts.processes))
 
     def _take(self, name: str, read: Callable[[], Any]) -> None:
         try:
@@ -378,6 +394,21 @@ def _packages(status: str) -> dict[str, str]:
         if _PACKAGES.fullmatch(name) and "\nStatus: install ok installed" in f"\n{entry}":
             found[name] = _first(r"^Version: (.+)$", entry)
     return dict(sorted(found.items()))
+
+
+def _xen_image(versions: dict[str, Any]) -> str:
+    """The name of the running Xen in /boot, without its ending."""
+    package, _version = advisories.xen_package(versions)
+    if not package:
+        raise RingfenceError("no package xen-hypervisor of the running Xen's version is installed")
+    return package.replace("xen-hypervisor-", "xen-")
+
+
+def _advisories_named(versions: dict[str, Any]) -> frozenset[int]:
+    package = _xen_image(versions).replace("xen-", "xen-hypervisor-", 1)
+    data = Path(f"/usr/share/doc/{package}/changelog.Debian.gz").read_bytes()
+    entries = advisories.parse_changelog(decompress(data).decode("utf-8", "replace"))
+    return frozenset(number for entry in entries for number in entry.fixes)
 
 
 def _holder(lock: Path) -> int | None:

@@ -108,6 +108,12 @@ report:
       description: The zones, with the digests of what they run.
       type: list
       elements: dict
+    attack_surface:
+      description: Sizes of the code of Xen and of the host's kernel, in bytes; V(none) if nothing was measured.
+      type: dict
+    advisories:
+      description: Xen's security advisories that are not shown to be fixed on the host, by a table that comes with the collection.
+      type: dict
     information:
       description: The CPU's vulnerabilities and Xen's log about them, and what could not be read.
       type: dict

@@ -17,7 +17,7 @@ from made_up_host import Host, digest, reference
 from test_verify import NODES, OPTIONS
 from test_zones_module import _run
 
-from ansible_collections.ringfence.zones.plugins.module_utils import firewall, verify, verify_observe
+from ansible_collections.ringfence.zones.plugins.module_utils import firewall, verify, verify_observe, verify_surface
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Described
@@ -47,6 +47,9 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(verify_observe, "Hypervisor", lambda: made.hypervisor)
     monkeypatch.setattr(verify_observe, "run", run)
     monkeypatch.setattr(verify_observe, "xl_info", lambda: {"xen_version": "4.20", "xen_commandline": "ucode=scan"})
+    monkeypatch.setattr(verify_observe, "_xen_image", lambda _versions: "xen-4.20-amd64")
+    monkeypatch.setattr(verify_observe, "_advisories_named", lambda _versions: frozenset({523}))
+    monkeypatch.setattr(verify_surface, "measure", lambda *_arguments: {"zone": 1})
     monkeypatch.setattr(firewall, "listed", lambda: (made.table or "").replace("    ", "\t"))
     monkeypatch.setattr(firewall, "as_listed", lambda text: text.replace("    ", "\t"))
     made.commands.clear()

@@ -82,6 +82,14 @@ def test_what_a_hostile_host_says_stays_text() -> None:
     assert {"script", "img"} <= Page(HOSTILE).tags
 
 
+def test_the_page_has_advisories_and_the_measured_code() -> None:
+    told = report()
+    told["attack_surface"] = {"zone": 1234567, "reasons": {"kernel": "hidden"}}
+    told["advisories"]["booted"] = False
+    text = " ".join(Page(verify_page(told, "xen1")).text)
+    assert all(part in text for part in ("1234567", "kernel: hidden", "arbitrary read/write via grant copy", "reboot it"))
+
+
 def test_the_page_loads_nothing() -> None:
     page = verify_page(report(), "xen1")
     assert "default-src 'none'" in page
@@ -95,14 +103,17 @@ def test_a_result_that_is_none_of_ours_is_shown_as_broken() -> None:
 
 
 def test_a_fleet_is_a_table_with_a_line_for_each_host() -> None:
-    bad = copy.deepcopy(report())
+    good = report()
+    good["advisories"]["summary"] = {"fixed": 90, "applies": 0, "does_not_apply": 9, "unknown": 1}
+    bad = copy.deepcopy(good)
+    bad["advisories"]["summary"]["applies"] = 2
     bad["rows"][9]["result"] = bad["rows"][17]["result"] = "broken"
     bad["summary"] = {"held": 12, "broken": 2, "not_tested": 10}
-    results = {"a-long-name": {"report": report()}, "b": {"report": bad}, "c": {"unreachable": True}, "d": {"failed": True}, "e": {}}
+    results = {"a-long-name": {"report": good}, "b": {"report": bad}, "c": {"unreachable": True}, "d": {"failed": True}, "e": {}}
     assert verify_summary(results) == [
-        "host         held  broken  not tested",
-        "a-long-name    14       0          10",
-        "b              12       2          10  broken: 10, 18",
+        "host         held  broken  not tested  advisories",
+        "a-long-name    14       0          10           1",
+        "b              12       2          10           3  broken: 10, 18",
         "c            no report: it was not reached",
         "d            no report: the task failed",
         "e            no report: the task failed",
