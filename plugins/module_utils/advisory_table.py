@@ -3,8 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Xen's security advisories. Written by ``tests/update_advisories.py`` from the changelogs of Debian's packages xen and linux.
 
-By hand are ``needs``, ``part="guest"``, and title and CVEs of advisories on Linux, from the texts of the advisories and their CVE records.
-A condition stands here only where the text or the title names it, or where what has the fault is used under that condition alone.
+By hand are ``needs``, ``part="guest"``, and title and CVEs of advisories on Linux, from titles, CVE records and public summaries; of few
+advisories the whole text was read. A condition stands here only where one of these names it, or where what has the fault is used under that
+condition alone. It counts only on a host that is older than the fix.
 """
 
 from __future__ import annotations
