@@ -260,7 +260,7 @@ REASONS: dict[str, tuple[type[registry.ImageError], str]] = {
     "Source image rejected: A signature was required, but no signature exists": (registry.SignatureRefused, "policy.json refuses it; sign"),
     "Source image rejected: Debian-local change: sigstore disabled": (
         registry.SignatureRefused,
-        "Debian 12's skopeo is built not to check",
+        "use Debian 13 on the host, or GPG",
     ),
     "Error loading trust policy: open /etc/containers/policy.json: no such file or directory": (registry.ImageError, "cannot be used"),
     "something new": (registry.ImageError, "something new"),
