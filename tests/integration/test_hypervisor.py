@@ -11,6 +11,7 @@ import libvirt
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml, trial_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
@@ -166,7 +167,7 @@ def test_of_a_transient_domain_nothing_is_left_when_it_ends(host: Hypervisor, mo
     def run(argv: list[str]) -> bytes:
         ran.append(" ".join(argv))
         if ran[-1] not in known:
-            raise hypervisor.CommandFailed("no such domain")
+            raise CommandFailed("no such domain")
         return b""
 
     monkeypatch.setattr(hypervisor, "run", run)
