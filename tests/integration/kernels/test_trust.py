@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -86,10 +86,11 @@ def trixie(apt: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 @pytest.fixture
-def trust(registry_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trust:
+def trust(registry_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Trust]:
     made = Trust(registry_address, tmp_path)
     monkeypatch.setenv("GNUPGHOME", str(made.gpg_home))
-    return made
+    yield made
+    subprocess.run(["gpgconf", "--kill", "all"], check=True)
 
 
 def _deploy(store: Store, image: str) -> str:
