@@ -16,7 +16,7 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils import garbage, images, kernels, runtime, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host, weight
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_log
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
@@ -197,7 +197,7 @@ class Apply:
             name = definition.zone.name
             # Else the next run would find it running, and call it converged.
             self.hypervisor.end(name)
-            raise RingfenceError(f"{error}; the last lines of its console: {_console_tail(name)}") from None
+            raise RingfenceError(f"{error}; the last lines of its console: {console_tail(name)}") from None
 
     def _watch(self, definition: Definition) -> None:
         deadline = time.monotonic() + self.start_timeout
@@ -221,14 +221,3 @@ class Apply:
 def _identity(definition: Definition) -> str:
     """A digest of what the operator declared, with every name resolved."""
     return hashlib.sha256(json.dumps(fields(definition), sort_keys=True, default=str).encode()).hexdigest()
-
-
-def _console_tail(name: str) -> str:
-    """The last lines of a zone's console; what the zone wrote is shown with every control character escaped."""
-    try:
-        with open(console_log(name), "rb") as log:
-            log.seek(max(0, log.seek(0, 2) - 1000))
-            lines = log.read(1000).decode("utf-8", "replace").splitlines()
-    except OSError:
-        return "none was logged"
-    return " | ".join(ascii(line.strip())[1:-1] for line in lines[-8:] if line.strip()) or "empty"

@@ -136,6 +136,8 @@ class _Converge:
         self.policy = policy
         self.apply = Apply(store, hypervisor, secrets, policy.start_timeout)
         self.resolved: dict[str, registry.Resolved] = {}
+        self.whole: set[str] = set()
+        """The digests of images that were found undamaged, or fetched, in this call."""
         self.kernels: dict[str, Kernel] = {}
         self.domains: dict[str, int | None] = {}
 
@@ -325,15 +327,31 @@ class _Converge:
         if definition is None or step.action in (KEEP, LIVE):
             return True
         try:
-            if not images.is_present(self.store, definition.image):
-                resolved = self.resolved.get(definition.zone.image) or registry.resolve(definition.zone.image)
-                images.prepare(self.store, resolved)
+            self._prepare_image(definition)
             base = runtime.load(self.store, definition.runtime)
             zone_files.container(definition.zone, images.load(self.store, definition.image), base)
             return True
         except RingfenceError as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
+
+    def _prepare_image(self, definition: Definition) -> None:
+        """Fetch an image that the store has not, or has damaged."""
+        digest = definition.image
+        if digest in self.whole:
+            return
+        if not images.is_whole(self.store, digest):
+            damaged = images.directory(self.store, digest)
+            resolved = self.resolved.get(definition.zone.image) or registry.resolve(registry.recorded(definition.zone.image, digest))
+            if resolved.digest != digest:
+                raise RingfenceError(
+                    f"image {definition.zone.image} was {digest}, which is missing or damaged in {damaged}, and is {resolved.digest} now; "
+                    "declare the one to run by its digest"
+                )
+            if damaged.exists():
+                garbage.delete(self.store, garbage.Unused("image", damaged))
+            images.prepare(self.store, resolved)
+        self.whole.add(digest)
 
     def _tidy_store(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report, *, check: bool) -> list[str]:
         """Delete what no zone uses any more, and return what it was."""

@@ -30,13 +30,12 @@ DRIVER_PARAMETERS = {
 A kernel with the driver built in takes them from its command line, the loader of a module as arguments.
 """
 
+_DRIVERS = " ".join(f"{driver}.{parameter}" for driver, parameters in DRIVER_PARAMETERS.items() for parameter in parameters)
+
 # Programs linked before 2011 or so ask for the time at an address that Debian's kernels no longer answer at unless told to.
-_COMMAND_LINE = " ".join(
-    [
-        "console=hvc0 quiet loglevel=4 panic=1 vsyscall=xonly",
-        *(f"{driver}.{parameter}" for driver, parameters in DRIVER_PARAMETERS.items() for parameter in parameters),
-    ]
-)
+_COMMAND_LINE = f"console=hvc0 quiet loglevel=4 panic=1 vsyscall=xonly {_DRIVERS}"
+_TRIAL_COMMAND_LINE = f"console=hvc0 earlyprintk=xen panic=1 {_DRIVERS}"
+"""Of a test boot: what the kernel says is all there is to tell why it does not come up."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,32 +112,40 @@ def domain_xml(definition: Definition, files: Files, uuid: str | None = None) ->
     _text(domain, "currentMemory", str(zone.memory), unit="MiB")  # Equal: PVH has no populate-on-demand.
     _text(domain, "vcpu", str(zone.cpus))
     _text(ET.SubElement(domain, "cputune"), "shares", str(weight(zone.cpu_shares)))
-    system = ET.SubElement(domain, "os")
-    kind, machine = ("linux", "xenpv") if definition.mode == "pv" else ("xenpvh", "xenpvh")
-    _text(system, "type", kind, arch="x86_64", machine=machine)
-    _text(system, "kernel", str(files.kernel))
-    _text(system, "initrd", str(files.initrd))
-    _text(system, "cmdline", _COMMAND_LINE)
+    _system(domain, definition.mode, files, _COMMAND_LINE)
     restarts = zone.restart != "no"
     _text(domain, "on_poweroff", "destroy")
     _text(domain, "on_reboot", "restart" if restarts else "destroy")
     _text(domain, "on_crash", "restart" if restarts else "destroy")
     devices = ET.SubElement(domain, "devices")
-    for position, (path, writable) in enumerate(files.disks):
-        disk = ET.SubElement(devices, "disk", type="file", device="disk")
-        ET.SubElement(disk, "driver", name="phy", type="raw")
-        ET.SubElement(disk, "source", file=str(path))
-        ET.SubElement(disk, "target", dev=f"xvd{chr(ord('a') + position)}", bus="xen")
-        if not writable:
-            ET.SubElement(disk, "readonly")
+    _disks(devices, files)
     link = ET.SubElement(devices, "interface", type="ethernet")
     ET.SubElement(link, "mac", address=mac(definition.index))
     ET.SubElement(link, "ip", address=address(definition.index), family="ipv4")
     ET.SubElement(link, "target", dev=interface(definition.index))
     ET.SubElement(link, "script", path=VIF_SCRIPT)
-    console = ET.SubElement(devices, "console", type="pty")
-    ET.SubElement(console, "target", type="xen", port="0")
+    _console(devices)
     return ET.tostring(domain, encoding="unicode")
+
+
+def trial_xml(name: str, mode: str, memory: int, files: Files) -> str:
+    """A domain that only shows whether a kernel boots: no network, no metadata, and it ends where a zone would restart."""
+    domain = ET.Element("domain", type="xen")
+    _text(domain, "name", name)
+    _text(domain, "memory", str(memory), unit="MiB")
+    _text(domain, "vcpu", "1")
+    _system(domain, mode, files, _TRIAL_COMMAND_LINE)
+    for event in ("on_poweroff", "on_reboot", "on_crash"):
+        _text(domain, event, "destroy")
+    devices = ET.SubElement(domain, "devices")
+    _disks(devices, files)
+    _console(devices)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def driver_arguments(module: str) -> str:
+    """What the loader of a module, by its file name, passes to it."""
+    return " ".join(DRIVER_PARAMETERS.get(module.partition(".")[0].replace("-", "_"), ()))
 
 
 def weight(cpu_shares: int) -> int:
@@ -153,3 +160,27 @@ def starts_with_host(zone: Zone) -> bool:
 
 def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
     ET.SubElement(parent, tag, attributes).text = text
+
+
+def _system(domain: ET.Element, mode: str, files: Files, command_line: str) -> None:
+    system = ET.SubElement(domain, "os")
+    kind, machine = ("linux", "xenpv") if mode == "pv" else ("xenpvh", "xenpvh")
+    _text(system, "type", kind, arch="x86_64", machine=machine)
+    _text(system, "kernel", str(files.kernel))
+    _text(system, "initrd", str(files.initrd))
+    _text(system, "cmdline", command_line)
+
+
+def _disks(devices: ET.Element, files: Files) -> None:
+    for position, (path, writable) in enumerate(files.disks):
+        disk = ET.SubElement(devices, "disk", type="file", device="disk")
+        ET.SubElement(disk, "driver", name="phy", type="raw")
+        ET.SubElement(disk, "source", file=str(path))
+        ET.SubElement(disk, "target", dev=f"xvd{chr(ord('a') + position)}", bus="xen")
+        if not writable:
+            ET.SubElement(disk, "readonly")
+
+
+def _console(devices: ET.Element) -> None:
+    console = ET.SubElement(devices, "console", type="pty")
+    ET.SubElement(console, "target", type="xen", port="0")

@@ -35,6 +35,18 @@ def console_log(name: str) -> Path:
     return Path("/var/log/xen/console") / f"guest-{name}.log"
 
 
+def console_tail(name: str, lines: int = 8) -> str:
+    """The last lines of a domain's console; what the domain wrote is shown with every control character escaped."""
+    size = 125 * lines
+    try:
+        with open(console_log(name), "rb") as log:
+            log.seek(max(0, log.seek(0, 2) - size))
+            told = log.read(size).decode("utf-8", "replace").splitlines()
+    except OSError:
+        return "none was logged"
+    return " | ".join(ascii(line.strip())[1:-1] for line in told[-lines:] if line.strip()) or "empty"
+
+
 def booted_into_xen() -> bool:
     """Whether this system is the control domain of a Xen host now."""
     try:
@@ -202,6 +214,13 @@ class Hypervisor:
                 raise
             run(["xl", "destroy", name])
             self._try(f"start zone {name}", domain.create)
+
+    def run_transient(self, name: str, xml: str) -> None:
+        """Start a domain that is nowhere defined, so that nothing of it is left when it ends; one of this name is ended first."""
+        self.end(name)
+        if _in_xen(name):  # As in start(): libvirt does not know it.
+            run(["xl", "destroy", name])
+        self._try(f"start {name}", lambda: self._connection.createXML(xml))
 
     def stop(self, name: str, grace: float) -> None:
         """Ask a running domain to shut down, and end it when it has not after ``grace`` seconds."""

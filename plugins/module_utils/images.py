@@ -21,7 +21,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
 
 _DESCRIPTION = "image.json"
 _FILESYSTEM = "rootfs.img"
@@ -61,6 +61,8 @@ class Image:
     passwd: str
     group: str
     sizes: dict[str, int]
+    content: str | None = None
+    """The digest of the file; ``None`` if it was made by a version that did not write it down."""
 
 
 def present(store: Store) -> set[str]:
@@ -69,8 +71,21 @@ def present(store: Store) -> set[str]:
 
 
 def is_present(store: Store, digest: str) -> bool:
-    """Whether the store has the image with this digest."""
-    return (_entry(store, digest) / _DESCRIPTION).exists()
+    """Whether the store has the image with this digest, as far as can be told without reading all of it."""
+    try:
+        load(store, digest)
+    except RingfenceError:
+        return False
+    return True
+
+
+def is_whole(store: Store, digest: str) -> bool:
+    """Whether the store has the image with this digest, and its file system is, read byte by byte, the one that was made."""
+    try:
+        image = load(store, digest)
+        return image.content is None or file_digest(image.path) == image.content
+    except (RingfenceError, OSError):
+        return False
 
 
 def load(store: Store, digest: str) -> Image:
@@ -78,14 +93,14 @@ def load(store: Store, digest: str) -> Image:
 
     :raises RingfenceError: if the store does not hold it whole.
     """
-    entry = _entry(store, digest)
+    entry = directory(store, digest)
     try:
         described = json.loads((entry / _DESCRIPTION).read_bytes())
         if (entry / _FILESYSTEM).stat().st_size != described["sizes"]["filesystem"]:
             raise ValueError(f"{_FILESYSTEM} has another size")
         return Image(path=entry / _FILESYSTEM, **described)
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise RingfenceError(f"image {digest} in the store is not usable: {error}; remove {entry} and converge again") from error
+        raise RingfenceError(f"image {digest} in the store is not usable: {error}; converge again") from error
 
 
 def find(store: Store, reference: str) -> Image | None:
@@ -96,7 +111,7 @@ def find(store: Store, reference: str) -> Image | None:
     pinned = registry.parse_reference(reference).digest
     if pinned is None:
         return None
-    digests = present(store)
+    digests = {digest for digest in present(store) if is_present(store, digest)}
     if pinned in digests:
         return load(store, pinned)
     # An index is what most people pin; which of its images was taken is written in the image.
@@ -113,7 +128,7 @@ def prepare(store: Store, resolved: registry.Resolved) -> Image:
         with _full_disk_told(store, resolved), store.workspace() as workspace:
             _build(resolved, entry, workspace)
 
-    store.publish(_entry(store, resolved.digest), build)
+    store.publish(directory(store, resolved.digest), build)
     return load(store, resolved.digest)
 
 
@@ -152,7 +167,8 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
     return kind
 
 
-def _entry(store: Store, digest: str) -> Path:
+def directory(store: Store, digest: str) -> Path:
+    """Where the image with this digest is, or would be."""
     return store.images / digest.removeprefix("sha256:")
 
 
@@ -196,6 +212,7 @@ def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
             "unpacked": sum(path.stat().st_size for path in unpacked.values()),
             "filesystem": (entry / _FILESYSTEM).stat().st_size,
         },
+        "content": file_digest(entry / _FILESYSTEM),
     }
     (entry / _DESCRIPTION).write_text(json.dumps(description, sort_keys=True), encoding="utf-8")
 

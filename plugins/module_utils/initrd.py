@@ -22,6 +22,9 @@ MODULES = "modules"
 """The directory of the modules in the initial file system; the file ``order`` in it names them, one a line, in load order, with their
 arguments."""
 
+XVDA = (202, 0)
+"""Linux's numbers of Xen's first virtual disk (devices.txt)."""
+
 _EXECUTABLE = (b"#!", b"\x7fELF")
 
 

@@ -22,6 +22,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, ModuleIndex, zone_modules
+from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
 
 IMAGE = "kernel/image"
 CONFIG = "kernel/config.gz"
@@ -66,6 +67,7 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
         "modes": modes,
         "modules": load_order,
         "lacks": sorted(OPTIONAL.keys() - load_order.keys()),
+        "files": {str(path.relative_to(into)): file_digest(path) for path in sorted(into.rglob("*")) if path.is_file()},
     }
     (into / "kernel.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 

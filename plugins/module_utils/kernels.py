@@ -11,10 +11,11 @@ and which is the default. That one file is replaced as a whole when everything d
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_layout import unpack_kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest, write_atomically
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
 
@@ -47,6 +48,8 @@ class Kernel:
     modules: Mapping[str, tuple[str, ...]]
     directory: Path
     lacks: frozenset[str] = frozenset()
+    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The digests of its files by their paths below ``directory``; empty if it was deployed by a version that did not write them down."""
 
     @property
     def vmlinux(self) -> Path:
@@ -96,6 +99,25 @@ class Names:
 
 
 @dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a converge goes about it."""
+
+    pull: str = "missing"
+    """When a tag is looked up: ``missing``, if the name did not stand for this reference before, or ``always``."""
+    prune: bool = False
+    """Forget names that are not declared, but for those in ``in_use``; else they are only reported."""
+    in_use: Collection[str] = ()
+    """Names that zones of this host refer to."""
+    accept: Callable[[Kernel], None] | None = None
+    """Called with a kernel before it gets into the store; what it raises refuses it."""
+    clear: Callable[[], None] | None = None
+    """Called first, when no other run can be at work: ends what an earlier one has left of accepting."""
+
+
+DEFAULT_POLICY = Policy()
+
+
+@dataclasses.dataclass(frozen=True)
 class Report:
     """What a converge changed, or would: the names ``before`` and ``after``, the kernels as a module returns them, names not declared."""
 
@@ -104,6 +126,11 @@ class Report:
     after: Names
     kernels: list[dict[str, Any]]
     undeclared: list[str]
+
+    @property
+    def pruned(self) -> list[str]:
+        """The names that are, or would be, forgotten."""
+        return sorted(set(self.before.kernels) - set(self.after.kernels))
 
 
 class DeploymentFailed(RingfenceError):
@@ -120,6 +147,11 @@ def deployed(store: Store) -> dict[str, Kernel]:
     :raises RingfenceError: if the store lacks one of them or cannot be read.
     """
     return {name: _load(store, name, target) for name, target in _read_names(store).kernels.items()}
+
+
+def names(store: Store) -> Names:
+    """What every name of this host stands for."""
+    return _read_names(store)
 
 
 def named(store: Store) -> set[str]:
@@ -162,32 +194,37 @@ def declare(entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
     return declared
 
 
-def plan(declared: Sequence[Declared], digests: Mapping[str, str | None], before: Names) -> Names:
-    """The names after a converge. Names that are not declared stay; without a marked default the first declared kernel is it."""
-    kernels = {**before.kernels, **{kernel.name: Target(kernel.image, digests[kernel.name]) for kernel in declared}}
+def plan(declared: Sequence[Declared], digests: Mapping[str, str | None], before: Names, policy: Policy) -> Names:
+    """The names after a converge. Without a marked default the first declared kernel is it."""
+    stay = {name: target for name, target in before.kernels.items() if not policy.prune or name in policy.in_use}
+    kernels = {**stay, **{kernel.name: Target(kernel.image, digests[kernel.name]) for kernel in declared}}
     marked = [kernel.name for kernel in declared if kernel.default] or [kernel.name for kernel in declared]
-    return Names(kernels, marked[0] if marked else before.default)
+    chosen = marked[0] if marked else before.default
+    return Names(kernels, chosen if chosen in kernels else None)
 
 
-def converge(store: Store, declared: Sequence[Declared], *, check: bool) -> Report:
+def converge(store: Store, declared: Sequence[Declared], policy: Policy = DEFAULT_POLICY, *, check: bool) -> Report:
     """Deploy the declared kernels. Everything is looked up before anything changes; with ``check`` nothing does.
 
     :raises InvalidDeclaration: if images do not exist, cannot be reached or are for another architecture.
     :raises DeploymentFailed: if an image turns out to be no kernel for zones, or its transfer fails.
     """
     if check:
-        return _converge(store, declared, check=True)
+        return _converge(store, declared, policy, check=True)
     with store.lock():
-        return _converge(store, declared, check=False)
+        if policy.clear:
+            policy.clear()
+        return _converge(store, declared, policy, check=False)
 
 
-def _converge(store: Store, declared: Sequence[Declared], *, check: bool) -> Report:
+def _converge(store: Store, declared: Sequence[Declared], policy: Policy, *, check: bool) -> Report:
     before = _read_names(store)
-    found = _look_up(store, declared, before, may_lack_skopeo=check)
-    after = plan(declared, {name: one.digest for name, one in found.items()}, before)
-    absent = {name for name, one in found.items() if not _is_stored(store, one.digest)}
+    whole = functools.cache(lambda digest: _is_whole(store, digest))
+    found = _look_up(declared, before, whole, policy, may_lack_skopeo=check)
+    after = plan(declared, {name: one.digest for name, one in found.items()}, before, policy)
+    absent = {name for name, one in found.items() if not one.digest or not whole(one.digest)}
     if not check:
-        _deploy(store, {name: one.image for name, one in found.items() if name in absent and one.image})
+        _deploy(store, {name: one.image for name, one in found.items() if name in absent and one.image}, policy)
         if after != before:
             write_atomically(store.kernels / "names.json", (json.dumps(after.document(), indent=2, sort_keys=True) + "\n").encode())
     rows = []
@@ -197,21 +234,33 @@ def _converge(store: Store, declared: Sequence[Declared], *, check: bool) -> Rep
     return Report(after != before or bool(absent), before, after, rows, sorted(set(after.kernels) - set(found)))
 
 
-def _look_up(store: Store, declared: Sequence[Declared], before: Names, *, may_lack_skopeo: bool) -> dict[str, Found]:
-    """What each declared name stands for. A pinned image that is already in the store needs no registry."""
+def _look_up(
+    declared: Sequence[Declared], before: Names, whole: Callable[[str], bool], policy: Policy, *, may_lack_skopeo: bool
+) -> dict[str, Found]:
+    """What each declared name stands for. What it stood for before is kept, and fetched again if the store has it no more.
+
+    :param whole: whether the store has the kernel with this digest, undamaged.
+    """
     possible = not may_lack_skopeo or shutil.which("skopeo") is not None
 
     def look_up(kernel: Declared) -> Found | RingfenceError:
         known = before.kernels.get(kernel.name)
-        pinned = registry.parse_reference(kernel.image).digest
-        if pinned and known and known.image == kernel.image and _is_stored(store, known.digest):
-            return Found(known.digest)
+        digest, reference = registry.parse_reference(kernel.image).digest, kernel.image
+        if known and known.digest and known.image == kernel.image and (digest or policy.pull == "missing"):
+            digest, reference = known.digest, registry.recorded(kernel.image, known.digest)
+        if digest and whole(digest):
+            return Found(digest)
         if not possible:
             return Found()
         try:
-            image = registry.resolve(kernel.image)
+            image = registry.resolve(reference)
         except RingfenceError as error:
-            return RingfenceError(f"kernel {kernel.name!r}: {error}")
+            lost = (
+                "; its files in the store are missing or damaged, and it has to be fetched again"
+                if known and digest == known.digest
+                else ""
+            )
+            return RingfenceError(f"kernel {kernel.name!r}: {error}{lost}")
         return Found(image.digest, image)
 
     with ThreadPoolExecutor(4) as pool:
@@ -222,25 +271,29 @@ def _look_up(store: Store, declared: Sequence[Declared], before: Names, *, may_l
     return {name: result for name, result in results.items() if isinstance(result, Found)}
 
 
-def _deploy(store: Store, images: Mapping[str, registry.Resolved]) -> None:
-    stored: list[str] = []
+def _deploy(store: Store, images: Mapping[str, registry.Resolved], policy: Policy) -> None:
+    done: dict[str, str] = {}
     for name, image in images.items():
         try:
-            if not _is_stored(store, image.digest):  # two names may stand for one image
-                _store(store, image)
+            if image.digest not in done.values():  # two names may stand for one image
+                _store(store, name, image, policy)
         except (RingfenceError, OSError) as error:
-            raise DeploymentFailed(f"kernel {name!r} ({image.reference}): {error}", stored) from error
-        stored.append(name)
+            raise DeploymentFailed(f"kernel {name!r} ({image.reference}): {error}", [*done]) from error
+        done[name] = image.digest
 
 
-def _store(store: Store, image: registry.Resolved) -> None:
+def _store(store: Store, name: str, image: registry.Resolved, policy: Policy) -> None:
     with store.workspace() as workspace:
         scratch = workspace / "scratch"
         scratch.mkdir()
         layout = registry.fetch(image, workspace / "layout")
-        store.publish(
-            _directory(store, image.digest), lambda directory: unpack_kernel(layout, image.digest, image.manifest, scratch, directory)
-        )
+
+        def build(directory: Path) -> None:
+            unpack_kernel(layout, image.digest, image.manifest, scratch, directory)
+            if policy.accept:
+                policy.accept(_read(directory, name, str(image.reference)))
+
+        store.publish(_directory(store, image.digest), build, replace=True)
 
 
 def _row(name: str, before: Names, after: Names, kernel: Kernel | None, *, changed: bool) -> dict[str, Any]:
@@ -260,8 +313,14 @@ def _repeated(names: Sequence[str]) -> list[str]:
     return sorted({name for name in names if names.count(name) > 1})
 
 
-def _is_stored(store: Store, digest: str | None) -> bool:
-    return digest is not None and _directory(store, digest).is_dir()
+def _is_whole(store: Store, digest: str) -> bool:
+    """Whether the files of a kernel in the store are those that were deployed. That takes reading them, a fraction of a second."""
+    directory = _directory(store, digest)
+    try:
+        files = _read(directory, digest, "").files
+        return all(file_digest(directory / path) == expected for path, expected in files.items())
+    except (RingfenceError, OSError):
+        return False
 
 
 def _directory(store: Store, digest: str) -> Path:
@@ -289,13 +348,16 @@ def _read_names(store: Store) -> Names:
 
 
 def _load(store: Store, name: str, target: Target) -> Kernel:
-    directory = _directory(store, str(target.digest))
+    return _read(_directory(store, str(target.digest)), name, target.image)
+
+
+def _read(directory: Path, name: str, image: str) -> Kernel:
     try:
         document = json.loads((directory / "kernel.json").read_bytes())
         modules = {need: tuple(order) for need, order in document["modules"].items()}
         return Kernel(
             name,
-            target.image,
+            image,
             document["digest"],
             document["release"],
             document["version"],
@@ -304,6 +366,7 @@ def _load(store: Store, name: str, target: Target) -> Kernel:
             modules,
             directory,
             frozenset(document.get("lacks", ())),
+            {str(path): str(digest) for path, digest in document.get("files", {}).items()},
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RingfenceError(f"kernel {name!r}: {directory} is damaged: {error}; remove it and deploy the kernels again") from error
+        raise RingfenceError(f"kernel {name!r}: {directory} is damaged: {error}; deploy the kernels again") from error

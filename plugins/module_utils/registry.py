@@ -69,6 +69,10 @@ class DigestMismatch(ImageError):
     """What came is not what its digest says."""
 
 
+class SignatureRefused(ImageError):
+    """The host's policy asks for a signature, and the image has none that satisfies it."""
+
+
 class WrongArchitecture(ImageError):
     """The image exists, but not for this host."""
 
@@ -96,6 +100,15 @@ class Reference:
             return f"{self.transport}:{self.name}{f':{self.tag}' if self.tag else ''}"
         pinned = digest or self.digest
         return f"docker://{self.name}" + (f"@{pinned}" if pinned else f":{self.tag}")
+
+
+def redacted(text: str) -> str:
+    """``text`` without what lets somebody in: user and password in an address, and what follows an address's ``?``.
+
+    Registries redirect to storage with signed addresses, and skopeo repeats those in its errors.
+    """
+    text = re.sub(r"((?:^|[\s'\"(])(?:[a-z-]+:(?://)?)?)[^\s/'\"]+@(?!(?i:sha\d+:)|$)", r"\1***@", text)
+    return re.sub(r"(https?://[^\s?'\"]+\?)[^\s'\"\\]+", r"\1***", text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +139,12 @@ def parse_reference(text: str) -> Reference:
     return _parse_docker(text, text.removeprefix("docker://"))
 
 
+def recorded(reference: str, digest: str) -> str:
+    """The reference to the image that ``reference`` meant when it was resolved to ``digest``: a tag may mean another one by now."""
+    parsed = parse_reference(reference)
+    return f"{parsed.name}@{digest}" if parsed.transport == "docker" and parsed.digest is None else reference
+
+
 def host_architecture() -> str:
     """The OCI name of this machine's architecture, such as ``amd64``."""
     machine = platform.machine()
@@ -152,6 +171,8 @@ def fetch(resolved: Resolved, into: Path) -> Path:
     """
     source = resolved.reference.for_skopeo(resolved.digest)
     argv = ["skopeo", f"--override-arch={resolved.architecture}", "--override-os=linux", "copy", "--quiet", "--preserve-digests"]
+    # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
+    argv.append("--remove-signatures")
     try:
         run([*argv, source, f"oci:{into}:image"], timeout=_COPY_TIMEOUT)
     except CommandFailed as error:
@@ -201,6 +222,11 @@ def _parse_local(text: str, transport: str, rest: str) -> Reference:
 
 
 def _invalid(text: str, fault: str) -> InvalidReference:
+    if redacted(text) != text:
+        return InvalidReference(
+            f"image {redacted(text)!r}: credentials do not belong in a reference, from where they get into logs; log in on the host "
+            f"(skopeo login); accepted: {ACCEPTED}"
+        )
     return InvalidReference(f"image {text!r}: {fault}; accepted: {ACCEPTED}")
 
 
@@ -338,6 +364,21 @@ def _parse_document(reference: Reference, content: bytes) -> dict[str, Any]:
 
 
 _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
+    (
+        r"sigstore disabled",
+        SignatureRefused,
+        "{policy} asks for a sigstore signature, which this host's skopeo is built not to check; use Debian 13 on the host, or GPG",
+    ),
+    (
+        r"Source image rejected",
+        SignatureRefused,
+        "{policy} refuses it; sign the image with a key that the policy names, or change what the policy says of this registry",
+    ),
+    (
+        r"loading trust policy|invalid policy",
+        ImageError,
+        "{policy} cannot be used; write a valid one (docs/trust.md), or install Debian's (package golang-github-containers-common)",
+    ),
     (r"no space left on device|disk quota", ImageError, "the disk is full; make room"),
     (
         r"server gave HTTP response to HTTPS client",
@@ -366,11 +407,17 @@ _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
 """What skopeo (1.9 to 1.18) says, why that is, and what to do; the first match counts."""
 
 
+def policy_file() -> Path:
+    """The file that says which images this host accepts; skopeo takes the user's own before the host's."""
+    own = Path.home() / ".config" / "containers" / "policy.json"
+    return own if own.exists() else Path("/etc/containers/policy.json")
+
+
 def _explain(reference: Reference, error: CommandFailed) -> ImageError:
     message = error.output or str(error)
     said = re.findall(r'msg="((?:[^"\\]|\\.)*)"', message)
-    cause = (said[-1] if said else message).replace('\\"', '"')
+    cause = redacted((said[-1] if said else message).replace('\\"', '"'))
     for pattern, kind, advice in _CAUSES:
         if re.search(pattern, cause):
-            return kind(f"image {reference}: {advice} ({cause})")
+            return kind(f"image {reference}: {advice.format(policy=policy_file())} ({cause})")
     return ImageError(f"image {reference}: {cause}")

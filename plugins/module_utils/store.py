@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import os
 import shutil
 import tempfile
@@ -65,9 +66,12 @@ class Store:
         finally:
             shutil.rmtree(path, ignore_errors=True)
 
-    def publish(self, target: Path, build: Callable[[Path], None]) -> Path:
-        """Make ``target``, a directory of the store, by ``build(directory)``; a ``target`` that exists is left as it is."""
-        if target.is_dir():
+    def publish(self, target: Path, build: Callable[[Path], None], *, replace: bool = False) -> Path:
+        """Make ``target``, a directory of the store, by ``build(directory)``; a ``target`` that exists is left as it is.
+
+        :param replace: put it in the place of one that exists, which is damaged.
+        """
+        if target.is_dir() and not replace:
             return target
         with self.workspace() as workspace:
             building = workspace / "entry"
@@ -77,9 +81,17 @@ class Store:
                 if not path.is_symlink():
                     _sync(path)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            if target.is_dir():
+                os.rename(target, workspace / "damaged")  # A run that is killed here leaves nothing to use, and the next makes it anew.
             os.rename(building, target)
             _sync(target.parent)
         return target
+
+
+def file_digest(path: Path) -> str:
+    """The digest, ``sha256:…``, of a file's content."""
+    with open(path, "rb") as handle:
+        return f"sha256:{hashlib.file_digest(handle, 'sha256').hexdigest()}"
 
 
 def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:

@@ -25,10 +25,10 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import devices, network, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.channel import CONTAINER
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import DRIVER_PARAMETERS, Definition, Files
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, driver_arguments
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
-from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, build_initrd, cpio_archive, module_order
+from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive, module_order
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
     health,
@@ -66,9 +66,6 @@ overlay /run/ringfence/root overlay lowerdir=/image,upperdir=/writable/upper,wor
 
 _NOT_IN_INITRD = ("live", "resize")
 """What a change of the fields costs of which the initrd holds nothing."""
-
-_XVDA = (202, 0)
-"""Linux's numbers of Xen's first virtual disk (devices.txt)."""
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
@@ -214,7 +211,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     # The container begins with its devices, so their drivers are not left for later.
     needs += devices.modules(device.source for device in definition.zone.devices)
     channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
-    boots = {module: _arguments(module) for module in kernel.load_order(needs)}
+    boots = {module: driver_arguments(module) for module in kernel.load_order(needs)}
     later = {module: "" for module in kernel.load_order(channel) if module not in boots}
     common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
     name, _colon, limit = definition.zone.restart.partition(":")
@@ -267,12 +264,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     ]
     own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc", "zone/root", "zone/data", "zone/disks")]
     own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("zone/output", stat.S_IFIFO | 0o600)]
-    own += [Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), Entry("dev/xvda", stat.S_IFBLK | 0o600, device=_XVDA)]
+    own += [Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), Entry("dev/xvda", stat.S_IFBLK | 0o600, device=XVDA)]
     return common + cpio_archive(own)
-
-
-def _arguments(module: str) -> str:
-    return " ".join(DRIVER_PARAMETERS.get(module.partition(".")[0].replace("-", "_"), ()))
 
 
 def _volumes(zone: Zone, image: Image) -> list[str]:

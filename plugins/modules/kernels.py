@@ -18,8 +18,16 @@ description:
   - A kernel is accepted if its content matches its digest, it is for the host's architecture, Xen can start it as PV or PVH guest, and
     it has what a zone needs, built in or as a module - the Xen block and network frontends, grant and event channel devices, EROFS,
     SquashFS, overlay and ext4. FUSE and TUN are unpacked with them if the kernel has them, for zones with such C(devices).
-  - Running zones keep the kernel they were started with. Kernels that are no longer declared stay, and are reported.
+  - Where the host runs Xen and has a zone base, a kernel is booted before it is accepted, in a domain of its own without a network, as
+    each kind of guest that it and the host can be. One that panics, hangs or cannot use its disk is refused with the last lines of its
+    console, and nothing is left of it.
+  - The image is accepted as C(/etc/containers/policy.json) of the host says; C(docs/trust.md) of the collection says how to ask for
+    signatures.
+  - Each run compares the files of the declared kernels with the digests written down when they were deployed. What is damaged is fetched
+    and accepted again.
+  - Running zones keep the kernel they were started with. Kernels that are no longer declared stay, and are reported, unless O(prune).
 requirements:
+  - C(python3-libvirt) on a host that runs Xen, for O(test_boot) and O(prune)
   - C(skopeo) and C(squashfs-tools) on the host; C(zstd) or C(lz4) for kernels and images compressed with them
 options:
   kernels:
@@ -36,13 +44,39 @@ options:
       image:
         description:
           - The image, as C([docker://]HOST/NAME[:TAG][@DIGEST]), C(oci:/DIRECTORY[:TAG]) or C(oci-archive:/FILE[:TAG]).
-          - A digest never changes its meaning, and needs no registry once it is deployed. A tag is looked up each time.
+          - A digest never changes its meaning, and needs no registry once it is deployed. What a tag means is looked up when the kernel is
+            first deployed, and written down; see O(pull).
         type: str
         required: true
       default:
         description: Whether zones that name no kernel get this one. If none of the kernels is marked, it is the first.
         type: bool
         default: false
+  pull:
+    description:
+      - When an image that is not declared by digest is looked up. V(missing) keeps the digest that was found first, until
+        O(kernels[].image) changes, as M(ringfence.zones.zones) does for zones. V(always) looks it up in each run, so a tag that was
+        moved is deployed.
+    type: str
+    choices: [missing, always]
+    default: missing
+  prune:
+    description:
+      - Whether names that are not declared are forgotten. One that a zone of the host refers to stays, declared or not.
+      - The files of a kernel that no name stands for and no zone uses are deleted by M(ringfence.zones.zones), but for the last few
+        (its O(ringfence.zones.zones#module:keep_unused)).
+    type: bool
+    default: false
+  test_boot:
+    description:
+      - Whether a kernel is booted before it is accepted. It takes 256 MiB of the host's free memory for some seconds.
+      - A kernel that is already on the host is not booted again.
+    type: bool
+    default: true
+  test_boot_timeout:
+    description: Seconds within which a kernel that is tested has to be up.
+    type: float
+    default: 120
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -109,7 +143,12 @@ kernels:
       default: true
       changed: true
 undeclared:
-  description: Names of deployed kernels that are not declared.
+  description: Names of deployed kernels that are not declared, and stay.
+  type: list
+  elements: str
+  returned: success
+pruned:
+  description: Names that were forgotten, because they are not declared.
   type: list
   elements: str
   returned: success
@@ -124,7 +163,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernels
+from ansible_collections.ringfence.zones.plugins.module_utils import kernel_trial, kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -143,13 +182,25 @@ def main() -> None:
                     "default": {"type": "bool", "default": False},
                 },
             },
+            "pull": {"type": "str", "choices": ["missing", "always"], "default": "missing"},
+            "prune": {"type": "bool", "default": False},
+            "test_boot": {"type": "bool", "default": True},
+            "test_boot_timeout": {"type": "float", "default": 120},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
         supports_check_mode=True,
     )
     try:
         declared = kernels.declare(module.params["kernels"])
-        report = kernels.converge(Store(Path(module.params["store"])), declared, check=module.check_mode)
+        report = kernel_trial.converge(
+            Store(Path(module.params["store"])),
+            declared,
+            pull=module.params["pull"],
+            prune=module.params["prune"],
+            test_boot=module.params["test_boot"],
+            timeout=module.params["test_boot_timeout"],
+            check=module.check_mode,
+        )
     except kernels.DeploymentFailed as error:
         module.fail_json(msg=str(error), changed=bool(error.stored), stored=error.stored)
     except RingfenceError as error:
@@ -158,6 +209,7 @@ def main() -> None:
         changed=report.changed,
         kernels=report.kernels,
         undeclared=report.undeclared,
+        pruned=report.pruned,
         diff={"before": report.before.document(), "after": report.after.document()},
     )
 

@@ -11,7 +11,8 @@ import libvirt
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml, trial_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Port
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
@@ -158,6 +159,34 @@ def test_metadata_that_cannot_be_read_is_still_that_of_a_zone(host: Hypervisor) 
 def test_a_domain_that_is_only_running_is_foreign(host: Hypervisor) -> None:
     host._connection.createXML(_xml())
     assert host.observe() == ({}, {FOREIGN, "web"})
+
+
+def test_of_a_transient_domain_nothing_is_left_when_it_ends(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    known = {"xl domid trial"}
+
+    def run(argv: list[str]) -> bytes:
+        ran.append(" ".join(argv))
+        if ran[-1] not in known:
+            raise CommandFailed("no such domain")
+        return b""
+
+    monkeypatch.setattr(hypervisor, "run", run)
+    xml = trial_xml("trial", "pv", 128, FILES).replace('type="xen">', 'type="test">', 1).replace(">linux<", ">hvm<")
+    xml = xml.replace(' arch="x86_64" machine="xenpv"', "")
+    known.add("xl destroy trial")
+    host.run_transient("trial", xml)
+    assert ran == ["xl domid trial", "xl destroy trial"]
+    known.clear()
+    first = host.domain_id("trial")
+    assert host.observe() == ({}, {FOREIGN, "trial"})
+    host.run_transient("trial", xml)  # Another one of the name is ended first.
+    assert host.domain_id("trial") not in (None, first)
+    host.end("trial")
+    assert (host.domain_id("trial"), host.uuid("trial")) == (None, None)
+    host.end("trial")
+    with pytest.raises(RingfenceError, match="libvirt cannot start trial: "):
+        host.run_transient("trial", xml.replace("<memory", "<broken"))
 
 
 def test_a_zone_that_does_not_shut_down_is_ended(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import stat
 import xml.etree.ElementTree as ET
@@ -26,6 +27,9 @@ PROFILE = {
     "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
 }
 RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0\n"
+
+
+CONTENT = f"sha256:{hashlib.sha256(b'files').hexdigest()}"
 
 
 def digest(digit: str) -> str:
@@ -83,7 +87,7 @@ def add_image(store: Store, of: str, config: Any) -> None:
     (directory / "rootfs.img").write_bytes(b"files")
     described = {"digest": of, "named_digest": of, "reference": "image", "filesystem": "erofs", "passwd": "", "group": ""}
     sizes = {"compressed": 5, "unpacked": 5, "filesystem": 5}
-    (directory / "image.json").write_text(json.dumps({**described, "config": {"config": config}, "sizes": sizes}))
+    (directory / "image.json").write_text(json.dumps({**described, "config": {"config": config}, "sizes": sizes, "content": CONTENT}))
 
 
 @dataclass

@@ -883,6 +883,32 @@ def test_what_was_taken_back_is_not_tried_again_until_something_changes(picky: H
     assert picky.converge(_zone()).failures == []
 
 
+@pytest.mark.parametrize("changed", ["another name", "the same name"])
+def test_a_zone_that_does_not_come_up_with_another_kernel_goes_back_and_is_not_tried_again(host: Host, changed: str) -> None:
+    start = host.hypervisor.start
+
+    def judged(name: str) -> None:
+        good = f"{'a' * 64}/vmlinux" in host.hypervisor.domains[name].xml
+        host.hypervisor.said[name] = HEALTH % (b"healthy" if good else b"unhealthy")
+        start(name)
+
+    host.hypervisor.start = judged  # type: ignore[method-assign]
+    host.publish("1")
+    host.converge(_zone(kernel="stable"))
+    other = _zone(kernel="old")
+    if changed == "the same name":  # The name stands for another kernel now, as after its tag was looked up again.
+        made_up_host.add_kernels(host.store, unused=("pv",), stable=("pv", "pvh"))
+        other = _zone(kernel="stable")
+    report = host.converge(other)
+    assert report.failures[0].startswith("zone web: restart: its health check fails")
+    assert report.failures[0].endswith("; the zone runs as before")
+    assert f"{'a' * 64}/vmlinux" in host.hypervisor.domains["web"].xml
+    assert host.hypervisor.domain_id("web") is not None
+    host.hypervisor.calls.clear()
+    assert "not tried again, because it was taken back before: its health check" in host.converge(other).failures[0]
+    assert host.hypervisor.calls == []
+
+
 def test_a_zone_that_cannot_be_brought_back_is_told_and_tried_again(picky: Host) -> None:
     picky.hypervisor.unstartable.add("web")
     report = picky.converge(_zone(memory="256MiB"))
@@ -1050,6 +1076,44 @@ def test_check_mode_names_what_would_be_deleted_and_keeps_it(host: Host) -> None
     assert host.snapshot() == before
     done = host.converge(_zone(image=reference("2")), keep_unused=0)
     assert (done.changed, done.deleted) == (True, predicted.deleted)
+
+
+def _damage(host: Host, digit: str) -> Path:
+    path = host.store.images / (digit * 64) / "rootfs.img"
+    path.write_bytes(b"FILES")
+    return path
+
+
+def test_a_damaged_image_is_fetched_again_before_a_zone_starts_with_it(host: Host) -> None:
+    host.publish("1")
+    host.converge(_zone())
+    image = _damage(host, "1")
+    assert not host.converge(_zone()).changed
+    assert image.read_bytes() == b"FILES"  # It is read when a zone shall start with it.
+    assert host.converge(_zone(), _zone("other")).failures == []
+    assert image.read_bytes() == b"files"
+
+
+def test_a_damaged_image_that_cannot_be_fetched_again_starts_no_zone_and_stays(host: Host) -> None:
+    host.publish("1")
+    host.converge(_zone())
+    image = _damage(host, "1")
+    host.published.clear()
+    host.hypervisor.calls.clear()
+    assert "zone web: restart: image registry.example/image" in host.converge(_zone(memory="256MiB")).failures[0]
+    assert (image.read_bytes(), host.hypervisor.calls) == (b"FILES", [])
+
+
+def test_a_damaged_image_of_a_tag_that_moved_is_fetched_as_what_the_tag_meant(host: Host) -> None:
+    host.publish("1", tag="stable")
+    zone = _zone(image="registry.example/image:stable")
+    host.converge(zone)
+    image = _damage(host, "1")
+    host.publish("2", tag="stable")
+    host.publish("1")
+    assert host.converge({**zone, "memory": "256MiB"}).failures == []
+    assert image.read_bytes() == b"files"
+    assert digest("1") in host.hypervisor.domains["web"].xml
 
 
 def test_what_another_zone_uses_is_never_deleted(host: Host) -> None:

@@ -87,6 +87,45 @@ def test_refused_reference(text: str) -> None:
     assert "accepted: [docker://]" in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["docker://bob:hunter2@r.example/a:1", "bob:hunter2@r.example/a", f"bob:hun@ter2@r.example/a@{DIGEST}"])
+def test_credentials_in_a_reference_are_refused_and_not_repeated(text: str) -> None:
+    with pytest.raises(registry.InvalidReference, match=r"credentials do not belong in a reference.*skopeo login") as caught:
+        registry.parse_reference(text)
+    assert "ter2" not in str(caught.value)
+
+
+SAID = {
+    'Get "https://bob:hunter2@r.example/v2/": dial': 'Get "https://***@r.example/v2/": dial',
+    "https://cdn.example/b?Signature=hunter2&Key=1: 403": "https://cdn.example/b?***",
+    f"reading docker://r.example/a@{DIGEST}: EOF": f"reading docker://r.example/a@{DIGEST}: EOF",
+    "mail to a directory oci:/srv/a@b stays": "mail to a directory oci:/srv/a@b stays",
+}
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_what_lets_somebody_in_is_taken_out_of_errors(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_arguments: Any, **_options: Any) -> bytes:
+        raise CommandFailed(f"skopeo failed: {said}", said)
+
+    monkeypatch.setattr(registry, "run", failing)
+    with pytest.raises(registry.ImageError) as caught:
+        registry.resolve("r.example/a:1")
+    assert SAID[said] in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("r.example/a:1", f"r.example/a@{DIGEST}"),
+        (f"r.example/a:1@{DIGEST}", f"r.example/a:1@{DIGEST}"),
+        ("oci:/srv/a:1", "oci:/srv/a:1"),
+    ],
+)
+def test_what_a_tag_meant_is_asked_for_by_digest(text: str, expected: str) -> None:
+    assert registry.recorded(text, DIGEST) == expected
+
+
 def layout(directory: Path, architecture: str = "amd64", tag: str = "1") -> str:
     layer = directory.with_suffix(".layer")
     layer.write_bytes(bytes(1024))
@@ -218,6 +257,12 @@ REASONS: dict[str, tuple[type[registry.ImageError], str]] = {
     "reading manifest latest in docker.io/x/y: requested access to the resource is denied": (registry.CredentialsRefused, "skopeo login"),
     "writing blob: storing blob to file: write /x: no space left on device": (registry.ImageError, "the disk is full"),
     "Error reading blob sha256:1: Digest did not match, expected sha256:1, got sha256:2": (registry.DigestMismatch, "damaged or tampered"),
+    "Source image rejected: A signature was required, but no signature exists": (registry.SignatureRefused, "policy.json refuses it; sign"),
+    "Source image rejected: Debian-local change: sigstore disabled": (
+        registry.SignatureRefused,
+        "use Debian 13 on the host, or GPG",
+    ),
+    "Error loading trust policy: open /etc/containers/policy.json: no such file or directory": (registry.ImageError, "cannot be used"),
     "something new": (registry.ImageError, "something new"),
 }
 

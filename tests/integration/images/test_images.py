@@ -337,5 +337,18 @@ def test_damaged_store(fault: str, store: Store, tmp_path: Path) -> None:
         description.write_text("{}")
     else:
         os.truncate(image.path, 100)
-    with pytest.raises(RingfenceError, match=f"image {image.digest} in the store is not usable: .*remove .* and converge again"):
+    with pytest.raises(RingfenceError, match=f"image {image.digest} in the store is not usable: .*converge again"):
         images.load(store, image.digest)
+    assert not images.is_present(store, image.digest)
+
+
+def test_another_content_of_the_same_size_is_found(store: Store, tmp_path: Path) -> None:
+    image = images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    assert images.is_whole(store, image.digest)
+    with open(image.path, "r+b") as handle:
+        handle.seek(2000)
+        byte = handle.read(1)
+        handle.seek(2000)
+        handle.write(bytes([byte[0] ^ 1]))
+    assert images.is_present(store, image.digest)
+    assert not images.is_whole(store, image.digest)

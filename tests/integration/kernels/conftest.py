@@ -6,6 +6,7 @@ import dataclasses
 import gzip
 import hashlib
 import lzma
+import os
 import socket
 import subprocess
 import time
@@ -65,6 +66,37 @@ def make_image(tmp_path: Path) -> Callable[..., tuple[str, str]]:
         return f"oci:{directory}/layout:1", digest
 
     return make
+
+
+@pytest.fixture(scope="session")
+def apt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """For each suite of Debian an apt configuration with its current package lists."""
+    configurations = {}
+    for suite in ("bookworm", "trixie"):
+        root = tmp_path_factory.mktemp(suite)
+        for name in ("lists/partial", "cache/archives/partial"):
+            (root / name).mkdir(parents=True)
+        (root / "status").touch()
+        sources = "".join(
+            f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/{archive} main\n"
+            for archive in (f"debian {suite}", f"debian-security {suite}-security")
+        )
+        (root / "sources.list").write_text(sources)
+        settings = {
+            "APT::Architecture": "amd64",
+            "APT::Sandbox::User": "root",
+            "Dir::Cache": f"{root}/cache",
+            "Dir::Etc::sourcelist": f"{root}/sources.list",
+            "Dir::Etc::sourceparts": "-",
+            "Dir::State": str(root),
+            "Dir::State::lists": f"{root}/lists",
+            "Dir::State::status": f"{root}/status",
+        }
+        (root / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
+        environment = {**os.environ, "APT_CONFIG": f"{root}/apt.conf"}
+        subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], env=environment, check=True)
+        configurations[suite] = root / "apt.conf"
+    return configurations
 
 
 @pytest.fixture

@@ -9,8 +9,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import build_initrd
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import default, deployed
@@ -18,37 +16,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 SUITES = {"bookworm": "6.1", "trixie": "6.12"}
 """Debian's suites and the Linux versions that they have."""
-
-
-@pytest.fixture(scope="module")
-def apt(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """For each suite an apt configuration with its current package lists."""
-    configurations = {}
-    for suite in SUITES:
-        root = tmp_path_factory.mktemp(suite)
-        for name in ("lists/partial", "cache/archives/partial"):
-            (root / name).mkdir(parents=True)
-        (root / "status").touch()
-        sources = "".join(
-            f"deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] http://deb.debian.org/{archive} main\n"
-            for archive in (f"debian {suite}", f"debian-security {suite}-security")
-        )
-        (root / "sources.list").write_text(sources)
-        settings = {
-            "APT::Architecture": "amd64",
-            "APT::Sandbox::User": "root",
-            "Dir::Cache": f"{root}/cache",
-            "Dir::Etc::sourcelist": f"{root}/sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "Dir::State": str(root),
-            "Dir::State::lists": f"{root}/lists",
-            "Dir::State::status": f"{root}/status",
-        }
-        (root / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
-        environment = {**os.environ, "APT_CONFIG": f"{root}/apt.conf"}
-        subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], env=environment, check=True)
-        configurations[suite] = root / "apt.conf"
-    return configurations
 
 
 def _module(name: str, arguments: dict[str, Any], *, apt: Path | None = None, check: bool = False) -> dict[str, Any]:

@@ -14,7 +14,15 @@ import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, DeploymentFailed, converge, default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import (
+    Declared,
+    DeploymentFailed,
+    Kernel,
+    Policy,
+    converge,
+    default,
+    deployed,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 MakeImage = Callable[..., tuple[str, str]]
@@ -155,6 +163,76 @@ def test_a_kernel_that_vanished_from_the_store_is_deployed_again(store: Store, m
     assert converge(store, declared, check=True).changed
     assert [row["changed"] for row in converge(store, declared, check=False).kernels] == [True]
     assert deployed(store)["stable"].vmlinux.is_file()
+
+
+@pytest.mark.parametrize("name", ["vmlinux", "modules/ext4.ko", "kernel.json"])
+@pytest.mark.parametrize("damage", [b"", None, b"x"], ids=["emptied", "deleted", "overwritten"])
+def test_a_damaged_kernel_is_found_and_fetched_again(store: Store, make_image: MakeImage, name: str, damage: bytes | None) -> None:
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    file = deployed(store)["stable"].directory / name
+    whole = file.read_bytes()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage and damage + whole[1:])
+    assert converge(store, declared, check=True).changed
+    assert [row["changed"] for row in converge(store, declared, check=False).kernels] == [True]
+    assert file.read_bytes() == whole
+    assert not converge(store, declared, check=False).changed
+
+
+def test_a_damaged_kernel_that_cannot_be_fetched_again_is_told(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    converge(store, [Declared("stable", image)], check=False)
+    vmlinux = deployed(store)["stable"].vmlinux
+    vmlinux.write_bytes(b"")
+    shutil.rmtree(image.split(":")[1])
+    with pytest.raises(InvalidDeclaration, match=r"kernel 'stable': image .*missing or damaged, and it has to be fetched again"):
+        converge(store, [Declared("stable", image)], check=False)
+    assert vmlinux.read_bytes() == b""
+
+
+def test_a_tag_is_looked_up_once_unless_asked_to_be_looked_up_again(
+    store: Store, make_image: MakeImage, registry_address: str, tmp_path: Path
+) -> None:
+    def push(source: str) -> str:
+        target = f"{registry_address}/kernels/sample:1"
+        subprocess.run(["skopeo", "copy", "--quiet", "--preserve-digests", source, f"docker://{target}"], check=True)
+        return target
+
+    (first, first_digest), (second, second_digest) = make_image(), _other(make_image)
+    declared = [Declared("stable", push(first))]
+    converge(store, declared, check=False)
+    push(second)
+    assert not converge(store, declared, check=False).changed
+    # What it meant is what comes back, not what it means.
+    shutil.rmtree(deployed(store)["stable"].directory)
+    assert converge(store, declared, check=False).kernels[0]["digest"] == first_digest
+    assert converge(store, declared, Policy(pull="always"), check=True).kernels[0]["digest"] == second_digest
+    assert converge(store, declared, Policy(pull="always"), check=False).kernels[0]["digest"] == second_digest
+    assert converge(store, declared, check=False).kernels[0]["digest"] == second_digest
+    pinned = f"{registry_address}/kernels/sample@{first_digest}"
+    shutil.rmtree(tmp_path / "registry")
+    assert converge(store, [Declared("stable", pinned)], check=False).kernels[0]["digest"] == first_digest
+
+
+def test_a_kernel_is_refused_by_what_accepts_kernels_before_it_is_in_the_store(store: Store, make_image: MakeImage) -> None:
+    seen: list[Kernel] = []
+
+    def refuse(kernel: Kernel) -> None:
+        seen.append(kernel)
+        assert kernel.vmlinux.read_bytes() == samples.elf()
+        raise RingfenceError("its test boot as pv guest failed")
+
+    declared = [Declared("stable", make_image()[0])]
+    with pytest.raises(DeploymentFailed, match=r"kernel 'stable' \(oci:.*\): its test boot as pv guest failed"):
+        converge(store, declared, Policy(accept=refuse), check=False)
+    assert (_files(store), deployed(store)) == (["lock"], {})
+    assert (seen[0].name, seen[0].release) == ("stable", samples.RELEASE)
+    assert converge(store, declared, Policy(accept=seen.append), check=False).changed
+    assert not converge(store, declared, Policy(accept=refuse), check=False).changed
+    assert len(seen) == 2
 
 
 @pytest.mark.parametrize("compression", ["gzip", "zstd"])

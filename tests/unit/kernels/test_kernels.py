@@ -13,6 +13,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Inva
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import (
     Declared,
     Names,
+    Policy,
     Target,
     converge,
     declare,
@@ -108,7 +109,7 @@ def test_all_faults_of_a_declaration_are_told() -> None:
 
 def test_a_plan_keeps_names_that_are_not_declared() -> None:
     before = Names({"old": Target("o", B)}, "old")
-    after = plan([Declared("new", "n")], {"new": A}, before)
+    after = plan([Declared("new", "n")], {"new": A}, before, Policy())
     assert after.kernels == {"old": Target("o", B), "new": Target("n", A)}
 
 
@@ -122,7 +123,7 @@ def test_a_plan_keeps_names_that_are_not_declared() -> None:
     ids=["marked", "first", "none"],
 )
 def test_the_default_is_the_marked_or_the_first_kernel(declared: list[Declared], expected: str) -> None:
-    assert plan(declared, {"a": A, "b": A}, Names({"old": Target("o", B)}, "old")).default == expected
+    assert plan(declared, {"a": A, "b": A}, Names({"old": Target("o", B)}, "old"), Policy()).default == expected
 
 
 @pytest.mark.parametrize("check", [True, False])
