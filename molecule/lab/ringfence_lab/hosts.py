@@ -31,6 +31,8 @@ _START_MIB = 3000
 _BOOT_SECONDS = 600
 _POWEROFF_SECONDS = 180
 _SAY_EVERY = 10.0
+_IDLE_ATTEMPTS = 1200
+_IDLE_PAUSE = 0.05
 _EMERGENCY = "You are in emergency mode"
 
 
@@ -237,7 +239,12 @@ class Host:
         with self.qmp() as control:
             if tag in self.snapshots():
                 control.run_job("snapshot-delete", {"tag": tag, "devices": nodes})
-            control.run_job("snapshot-save", {"tag": tag, "vmstate": qemu.DISK_NODE, "devices": nodes})
+            if self.config.accelerator == "tcg":
+                self._stop_when_idle(control)
+            try:
+                control.run_job("snapshot-save", {"tag": tag, "vmstate": qemu.DISK_NODE, "devices": nodes})
+            finally:
+                control.execute("cont")
 
     def restore_snapshot(self, tag: str, progress: Progress) -> None:
         """Put the host, running or not, back to ``tag``. QEMU is started anew, so no connection from before survives."""
@@ -300,6 +307,20 @@ class Host:
         """End the host and delete all of it."""
         self.cut_power()
         shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _stop_when_idle(self, control: Qmp) -> None:
+        """Let the host stand still at a moment at which no CPU is within a guest of its own.
+
+        QEMU's emulated SVM saves such a CPU, and refuses to load it (``cpu_post_load`` asks for KVM's nested state). An idle one is
+        halted, and then it is Xen itself that has halted it.
+        """
+        for _attempt in range(_IDLE_ATTEMPTS):
+            control.execute("stop")
+            if "HLT=0" not in control.execute("human-monitor-command", {"command-line": "info registers -a"}):
+                return
+            control.execute("cont")
+            time.sleep(_IDLE_PAUSE)
+        raise LabError(f"{self.name} is never idle, so that a snapshot could not be restored; wait until it has come to rest")
 
     # -- helpers ---------------------------------------------------------------------------------------------------
 

@@ -184,6 +184,31 @@ def test_the_list_shows_hosts_that_are_off(run: Path, capsys: pytest.CaptureFixt
     assert row["forwards"] == [{"host_port": 8080, "guest_port": 80}]
 
 
+class Monitor:
+    """A QEMU whose CPU is busy for some answers."""
+
+    def __init__(self, busy: int) -> None:
+        self.busy = busy
+        self.told: list[str] = []
+
+    def execute(self, command: str, arguments: dict[str, str] | None = None) -> str:
+        """Answer with the registers of two CPUs."""
+        self.told.append(command)
+        if not arguments:
+            return ""
+        self.busy -= 1
+        return f"CPU#0\nCPL=0 HLT=1\nCPU#1\nCPL=3 HLT={int(self.busy < 0)}\n"
+
+
+def test_a_host_is_stopped_for_a_snapshot_while_all_its_cpus_are_halted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hosts, "_IDLE_PAUSE", 0)
+    monitor = Monitor(busy=2)
+    make_host(run)._stop_when_idle(monitor)  # type: ignore[arg-type]
+    assert [command for command in monitor.told if command != "human-monitor-command"] == ["stop", "cont", "stop", "cont", "stop"]
+    with pytest.raises(LabError, match="db is never idle"):
+        make_host(run, "db")._stop_when_idle(Monitor(busy=10**6))  # type: ignore[arg-type]
+
+
 def test_destroying_all_leaves_no_host(run: Path) -> None:
     make_host(run)
     make_host(run, "db", (Forward(2223, 22),))

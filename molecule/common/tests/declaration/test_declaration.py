@@ -46,7 +46,7 @@ done
 
 _OUTSIDE = """
 ip netns add outside
-trap 'ip netns delete outside' EXIT
+trap 'ip link delete rtout; kill $(jobs -p); ip netns delete outside' EXIT
 ip link add rtout type veth peer name eth0 netns outside
 ip address add fd00:99::1/64 dev rtout nodad
 ip link set rtout up
@@ -55,8 +55,10 @@ ip -n outside link set eth0 up
 ip netns exec outside python3 -c "
 import urllib.request
 print(urllib.request.urlopen('http://[fd00:99::1]:8081/', timeout=30).read().decode().strip())"
-ip netns exec outside timeout 60 python3 -m http.server --bind fd00:99::2 9000 >/dev/null 2>&1 &
-sleep 3
+for port in 9000 9001; do
+    ip netns exec outside python3 -m http.server --bind fd00:99::2 $port >/dev/null 2>&1 &
+done
+timeout 60 sh -c 'until [ $(ip netns exec outside ss -Hltn | wc -l) = 2 ]; do sleep 1; done'
 for port in 9000 9001; do
     zonectl exec api -- nc -w 5 fd00:99::2 $port -e true </dev/null >/dev/null 2>&1 && echo $port open || echo $port closed
 done
@@ -122,7 +124,8 @@ def test_ipv6_leads_in_by_published_ports_and_out_as_declared(live: Live) -> Non
         assert {zone["name"]: zone["action"] for zone in opened["zones"]} == {"api": "live", "web": "keep"}, opened
         assert live.run(_OUTSIDE).splitlines() == ["page of api", "9000 open", "9001 closed"]
     finally:
-        assert not live.converge(web, api)["failed"]
+        back = live.converge(web, api)
+        assert not back["failed"], back
 
 
 def test_a_zones_link_takes_whole_packets_of_ethernet(live: Live) -> None:
