@@ -53,7 +53,6 @@ def test_one_that_does_is_deployed_once(live: Live, kernels: list[dict[str, Any]
     after = live.facts()
     assert after["domains"] == facts["domains"]
     assert _TRIAL not in "".join(after["xenstore"])
-    # Both kinds of guest have said the word that nobody could know before.
     assert live.run(f"ls /var/log/xen/console | grep -c {_TRIAL} || true").strip() == "0"
 
 
