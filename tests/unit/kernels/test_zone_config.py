@@ -25,6 +25,8 @@ def test_it_has_built_in_what_hosts_ask_for(option: str) -> None:
         *("XEN_PV", "XEN_PVH", "HVC_XEN", "HVC_XEN_FRONTEND", "XEN_BALLOON", "BLK_DEV_INITRD", "DEVTMPFS", "TMPFS"),
         # crun: namespaces, control groups, filters of system calls.
         *("UTS_NS", "IPC_NS", "USER_NS", "PID_NS", "NET_NS", "MEMCG", "CGROUP_PIDS", "CGROUP_BPF", "CPUSETS", "SECCOMP_FILTER"),
+        # The number of processes killed, in a zone's record; old programs, for which its command line has vsyscall=xonly.
+        *("VM_EVENT_COUNTERS", "X86_VSYSCALL_EMULATION"),
     ],
 )
 def test_it_has_what_a_zone_and_crun_need(option: str) -> None:
@@ -34,6 +36,17 @@ def test_it_has_what_a_zone_and_crun_need(option: str) -> None:
 def test_no_module_can_be_loaded() -> None:
     assert "# CONFIG_MODULES is not set" in _CONFIG.splitlines()
     assert not re.findall(r"^CONFIG_\w+=m$", _CONFIG, re.MULTILINE)
+
+
+def test_root_in_a_zone_can_make_no_hypercalls_of_its_own() -> None:
+    """As with Debian's kernels, of which zones load neither as a module. XENFS selects XEN_PRIVCMD."""
+    assert not {"XENFS", "XEN_PRIVCMD"} & (_ON | REQUIRED.keys() | set(REQUIRED.values()))
+
+
+def test_no_partition_tables_are_read() -> None:
+    """Linux has these two on unless told."""
+    assert {"# CONFIG_MSDOS_PARTITION is not set", "# CONFIG_EFI_PARTITION is not set"} <= set(_CONFIG.splitlines())
+    assert "PARTITION_ADVANCED" in _ON
 
 
 def test_no_option_stands_there_twice() -> None:
