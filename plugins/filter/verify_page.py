@@ -60,7 +60,7 @@ th { background: #eee; }
 
 _INTRODUCTION = """
 <p>Each <em>zone</em> is a container in a virtual machine of its own. This page says which promises of isolation were found to hold on
-this host, by looking at it from the host's own system and without attacking anything.</p>
+this host, by looking at it from the host's own system and, at the depth attack, by hostile zones that tried to break them.</p>
 <ul>
 <li><b>held</b>: what was looked at is as the promise demands. The column &ldquo;how it was tested&rdquo; says what that was, and what was
 not looked at.</li>

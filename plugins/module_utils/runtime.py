@@ -150,13 +150,18 @@ def _find(name: str) -> Path | None:
     return Path(found).resolve() if found else None
 
 
+def libraries(program: Path) -> list[str]:
+    """The paths of the libraries that a program, or a library, of the host is linked with."""
+    return _LIBRARY.findall(run(["ldd", str(program)]).decode())
+
+
 def _content(programs: Mapping[str, Path], scripts: Mapping[str, str]) -> dict[str, bytes]:
     files = dict(_ACCOUNTS)
     for name, path in programs.items():
         files[f"usr/bin/{name}"] = path.read_bytes()
         if name == "busybox":
             continue
-        for library in _LIBRARY.findall(run(["ldd", str(path)]).decode()):
+        for library in libraries(path):
             target = library if library.startswith("/usr/") else f"/usr{library}"
             files[target.removeprefix("/")] = Path(library).read_bytes()
     for name, text in scripts.items():

@@ -13,11 +13,11 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-from ansible_collections.ringfence.zones.plugins.module_utils import advisories, advisory_table, boot, network
+from ansible_collections.ringfence.zones.plugins.module_utils import advisories, advisory_table, attack_result, boot, network
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import VIF_SCRIPT, Definition, starts_with_host
 from ansible_collections.ringfence.zones.plugins.module_utils.verify_facts import Domain, Facts, Node, parse_rules
 
@@ -28,7 +28,11 @@ NOT_TESTED = "not_tested"
 
 _MOST_EVIDENCE = 20
 _MOST_CHARACTERS = 240
-_ATTACK = "needs depth attack, which does not exist yet: observing cannot show it"
+_ATTACK = "needs depth attack: observing cannot show it"
+_NO_ATTACK = "needs an attack, and there is none yet: observing cannot show it"
+EVERY = 0
+"""Stands for every promise among the reasons why one could not be attacked."""
+
 _IDENTITY_PARTS = ("chain spoofed", "set sources", "set sources6")
 """The parts of the nftables table that keep a zone from claiming the address of another."""
 
@@ -56,6 +60,18 @@ class Judgement:
 
 
 @dataclasses.dataclass(frozen=True)
+class Attacks:
+    """What was attacked: all attempts, and by promise why it could not be attacked."""
+
+    attempts: Sequence[attack_result.Attempt]
+    faults: Mapping[int, str]
+
+    def of(self, number: int) -> list[attack_result.Attempt]:
+        """The attempts to break one promise."""
+        return [attempt for attempt in self.attempts if attempt.row == number]
+
+
+@dataclasses.dataclass(frozen=True)
 class Promise:
     """One row. ``needs`` are attributes of the facts; ``zones`` which zones there must be: ``""``, ``defined`` or ``running``.
 
@@ -77,18 +93,21 @@ def inert(text: str) -> str:
     return told if len(told) <= _MOST_CHARACTERS else f"{told[: _MOST_CHARACTERS - 3]}..."
 
 
-def rows(facts: Facts) -> list[dict[str, Any]]:
+def rows(facts: Facts, attacks: Attacks | None = None) -> list[dict[str, Any]]:
     """Every promise with its result."""
-    return [_row(promise, facts) for promise in PROMISES]
+    return [_row(promise, facts, attacks) for promise in PROMISES]
 
 
-def report(facts: Facts, date: str) -> dict[str, Any]:
-    """The report of a host, as docs/verify.md describes it."""
-    judged = rows(facts)
+def report(facts: Facts, date: str, attacks: Attacks | None = None) -> dict[str, Any]:
+    """The report of a host, as docs/verify.md describes it.
+
+    :param attacks: what was attacked, if it was.
+    """
+    judged = rows(facts, attacks)
     counted = Counter(row["result"] for row in judged)
     return {
         "schema": SCHEMA,
-        "depth": "observe",
+        "depth": "attack" if attacks else "observe",
         "date": date,
         "summary": {result: counted[result] for result in (HELD, BROKEN, NOT_TESTED)},
         "rows": judged,
@@ -125,15 +144,26 @@ def _zone(zone: Domain) -> dict[str, Any]:
     return {name: _inert_tree(value) for name, value in told.items()}
 
 
-def _row(promise: Promise, facts: Facts) -> dict[str, Any]:
+def _row(promise: Promise, facts: Facts, attacks: Attacks | None) -> dict[str, Any]:
     result, why, evidence = _result(promise, facts)
+    attacked = attacks is not None and promise.number in attack_result.TESTED
+    if attacks is not None and attacked and result != BROKEN:
+        fault = attacks.faults.get(promise.number) or attacks.faults.get(EVERY)
+        seen = evidence
+        result, why, evidence = attack_result.judged(attacks.of(promise.number))
+        if result != BROKEN and fault:
+            result, why = NOT_TESTED, f"the attack could not be made: {fault}"
+        evidence = evidence + seen
+    elif attacks is not None and why == _ATTACK:
+        why = _NO_ATTACK
     told = [inert(line) for line in evidence[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         told.append(f"and {len(evidence) - _MOST_EVIDENCE} more")
     return {
         "number": promise.number,
         "promise": promise.promise,
-        "tested": promise.tested,
+        "depth": "attack" if attacked else "observe",
+        "tested": f"{attack_result.TESTED[promise.number]} Observed: {promise.tested}" if attacked else promise.tested,
         "result": result,
         "why": inert(why) if why else None,
         "evidence": told,

@@ -158,8 +158,8 @@ class _Reader:
         for device in sorted(Path("/sys/block").glob("loop*")):
             file = _text(device / "loop/backing_file").strip()
             if file.startswith(f"{self.store.root}/"):
-                traces = _traces(device) + links.get(device.name, []) + [line for line in known if f"/dev/{device.name}<" in line]
-                found.append(Loop(device.name, file, _text(device / "ro").strip() == "1", tuple(traces)))
+                known_of = traces(device) + links.get(device.name, []) + [line for line in known if f"/dev/{device.name}<" in line]
+                found.append(Loop(device.name, file, _text(device / "ro").strip() == "1", tuple(known_of)))
         return found
 
     def _store(self) -> list[str]:
@@ -358,7 +358,7 @@ def _links() -> dict[str, Link]:
     return found
 
 
-def _traces(device: Path) -> list[str]:
+def traces(device: Path) -> list[str]:
     """What udev and the kernel know of a loop device beyond that it is one."""
     number = _text(device / "dev").strip()
     traces = [line for line in _text(f"/run/udev/data/b{number}").splitlines() if re.match(r"E:ID_(FS|PART)_", line)]

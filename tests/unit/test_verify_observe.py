@@ -181,8 +181,8 @@ def test_a_loop_device_and_what_was_seen_of_it_are_found(tmp_path: Path) -> None
     for directory in ("loop", "loop7p1", "holders/dm-0"):
         (device / directory).mkdir(parents=True)
     (device / "loop" / "partscan").write_text("1\n")
-    assert sorted(verify_observe._traces(device)) == ["partition loop7p1", "the kernel looks for partitions", "used by dm-0"]
-    assert verify_observe._traces(tmp_path / "loop8") == []
+    assert sorted(verify_observe.traces(device)) == ["partition loop7p1", "the kernel looks for partitions", "used by dm-0"]
+    assert verify_observe.traces(tmp_path / "loop8") == []
 
 
 def test_processes_of_this_machine_are_found_by_their_names() -> None:

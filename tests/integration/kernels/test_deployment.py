@@ -114,7 +114,7 @@ def test_a_kernel_that_was_deployed_without_what_devices_need_is_deployed_again_
     assert not kernel.lacks | (OPTIONAL.keys() & kernel.modules.keys())
     shutil.rmtree(kernel.directory)
     assert converge(store, declared, check=False).changed
-    assert deployed(store)["stable"].load_order(OPTIONAL) == ["fuse.ko", "tun.ko"]
+    assert deployed(store)["stable"].load_order(OPTIONAL) == ["fuse.ko", "tun.ko", "xen-privcmd.ko"]
 
 
 def test_a_second_run_changes_nothing(store: Store, make_image: MakeImage) -> None:

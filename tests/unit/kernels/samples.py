@@ -84,6 +84,7 @@ kernel/fs/mbcache.ko:
 kernel/fs/jbd2/jbd2.ko:
 kernel/fs/fuse/fuse.ko:
 kernel/drivers/net/tun.ko:
+kernel/drivers/xen/xen-privcmd.ko:
 kernel/crypto/crc32c_generic.ko:
 kernel/arch/x86/crypto/crc32c-intel.ko:
 """
