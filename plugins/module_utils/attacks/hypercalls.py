@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Ask the hypervisor for what only the host may have, by the kernel's device for hypercalls.
 
-Source of the numbers and structures: Xen's public headers domctl.h, sysctl.h, platform.h, memory.h, kexec.h; Linux's uapi/xen/privcmd.h.
+Source of the numbers and structures: Xen's public headers domctl.h, sysctl.h, platform.h, memory.h; Linux's uapi/xen/privcmd.h.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ import struct
 
 _DEVICE = "/attack/dev/xen/privcmd"
 _HYPERCALL, _MAP_FOREIGN = 0x305000, 0x205004
-_PLATFORM, _MEMORY, _VERSION, _SYSCTL, _DOMCTL, _KEXEC = 7, 12, 17, 35, 36, 37
+_PLATFORM, _MEMORY, _VERSION, _SYSCTL, _DOMCTL = 7, 12, 17, 35, 36
 _WRONG_VERSION = 13
 """EACCES: the interface has another version, which the hypervisor says before it looks who asks."""
 
-_VERSIONS = range(0x10, 0x30)
+_VERSIONS = {_SYSCTL: range(0x10, 0x30), _DOMCTL: range(0x10, 0x30), _PLATFORM: range(0x03000000, 0x03000008)}
 
 
 def attack(domain: int, frame: int) -> list[list[object]]:
@@ -41,7 +41,7 @@ def attack(domain: int, frame: int) -> list[list[object]]:
         return fcntl.ioctl(device, _HYPERCALL, bytearray(struct.pack("<6Q", number, *arguments, 0, 0, 0)))
 
     def versioned(number: int, command: int, rest: bytes) -> int:
-        for version in _VERSIONS:
+        for version in _VERSIONS[number]:
             try:
                 return call(number, 0, struct.pack("<II", command, version) + rest.ljust(256, b"\0"))
             except OSError as error:
@@ -64,9 +64,8 @@ def attack(domain: int, frame: int) -> list[list[object]]:
         "ask about another zone (domctl)": lambda: versioned(_DOMCTL, 5, whom),
         "pause another zone (domctl)": lambda: versioned(_DOMCTL, 3, whom) or versioned(_DOMCTL, 4, whom),
         "ask about the machine (sysctl)": lambda: versioned(_SYSCTL, 3, b""),
-        "ask about the processor (platform_op)": lambda: call(_PLATFORM, 0, struct.pack("<II", 55, 0x03000000).ljust(128, b"\0")),
+        "ask about the processor (platform_op)": lambda: versioned(_PLATFORM, 55, b""),
         "ask for another zone's memory size (memory_op)": lambda: call(_MEMORY, 3, whom),
-        "ask where the hypervisor lies (kexec_op)": lambda: call(_KEXEC, 0, struct.pack("<iiQQ", 1, 0, 0, 0)),
         "map another zone's memory": foreign,
     }
     try:
