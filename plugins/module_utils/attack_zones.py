@@ -71,7 +71,7 @@ _TIMEOUT = 120
 _MOST_ANSWER = 1 << 20
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
-Told = dict[str, tuple[bool | None, str]]
+Told = dict[str, "tuple[bool | None, str]"]
 """What a program says, by the labels of its attempts."""
 
 

@@ -40,22 +40,22 @@ _INIT = """\
 #!/bin/sh
 busybox=/bin/busybox
 fail() {{
-	echo "ringfence: test boot: $*"
-	$busybox sleep 1
-	$busybox poweroff -f
+    echo "ringfence: test boot: $*"
+    $busybox sleep 1
+    $busybox poweroff -f
 }}
 while read -r module arguments; do
-	$busybox insmod "/modules/$module" $arguments || fail "module $module cannot be loaded"
+    $busybox insmod "/modules/$module" $arguments || fail "module $module cannot be loaded"
 done </modules/order
 tries=0
 until $busybox mount -t {filesystem} -o ro /dev/xvda /base 2>/dev/null; do
-	tries=$((tries + 1))
-	[ "$tries" -le 300 ] || fail "the disk did not appear within 30 s, or cannot be mounted"
-	$busybox usleep 100000
+    tries=$((tries + 1))
+    [ "$tries" -le 300 ] || fail "the disk did not appear within 30 s, or cannot be mounted"
+    $busybox usleep 100000
 done
 while :; do
-	echo "{token}"
-	$busybox sleep 1
+    echo "{token}"
+    $busybox sleep 1
 done
 """
 

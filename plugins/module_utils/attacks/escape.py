@@ -29,7 +29,7 @@ out=/proc/$1/root/attack/out
 echo "$2" >/run/ringfence-attack-canary
 cat "$3" >$out/file 2>/dev/null
 for socket in /run/libvirt/libvirt-sock /run/dbus/system_bus_socket /run/systemd/private; do
-	[ ! -S $socket ] || echo $socket
+    [ ! -S $socket ] || echo $socket
 done >$out/sockets
 while read -r name value; do [ "$name" != PPid: ] || echo "$value" >/sys/fs/cgroup/cgroup.procs; done </proc/$1/status
 echo done >$out/done
