@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -88,7 +89,8 @@ def test_the_playbook_writes_reports_and_fails_where_a_promise_is_broken(tmp_pat
     done = subprocess.run(argv, cwd=tmp_path, capture_output=True, env=environment, timeout=120, check=False, encoding="utf-8")
     assert done.returncode == 2, done.stdout + done.stderr
     assert '"gone  no report: it was not reached"' in done.stdout
-    assert '"this     0       1          23  broken: 24"' in done.stdout
+    # How many security advisories may apply depends on the machine.
+    assert re.search(r'"this     0       1          23 {2,}\d+  broken: 24"', done.stdout), done.stdout
     assert "changed=0" in done.stdout
     assert "changed=1" not in done.stdout
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["this.html", "this.json"]
