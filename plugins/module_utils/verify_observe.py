@@ -406,7 +406,10 @@ def _xen_image(versions: dict[str, Any]) -> str:
 
 def _advisories_named(versions: dict[str, Any]) -> frozenset[int]:
     package = _xen_image(versions).replace("xen-", "xen-hypervisor-", 1)
-    data = Path(f"/usr/share/doc/{package}/changelog.Debian.gz").read_bytes()
+    try:
+        data = Path(f"/usr/share/doc/{package}/changelog.Debian.gz").read_bytes()
+    except FileNotFoundError:  # A minimal installation leaves documentation out: then the package's version tells.
+        return frozenset()
     entries = advisories.parse_changelog(decompress(data).decode("utf-8", "replace"))
     return frozenset(number for entry in entries for number in entry.fixes)
 

@@ -17,7 +17,7 @@ from made_up_host import Host, digest, reference
 from test_verify import NODES, OPTIONS
 from test_zones_module import _run
 
-from ansible_collections.ringfence.zones.plugins.module_utils import firewall, verify, verify_observe, verify_surface
+from ansible_collections.ringfence.zones.plugins.module_utils import advisories, firewall, verify, verify_observe, verify_surface
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Described
@@ -248,3 +248,8 @@ def test_the_library_tells_a_missing_table_from_an_nft_that_fails(monkeypatch: p
     with pytest.raises(RingfenceError, match="nft failed"):
         firewall.listed()
     assert firewall.kept(Store(Path("/nonexistent"))) == ""
+
+
+def test_a_host_without_documentation_names_no_advisories(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(advisories, "xen_package", lambda _versions: ("xen-hypervisor-0.0-none", "1"))
+    assert verify_observe._advisories_named({}) == frozenset()
