@@ -15,9 +15,9 @@ TESTED = {
     5: "A node is made for each block device of the host and read; a file and sockets of the host are looked for, outside the container.",
     6: "Nodes of the other zone and of the host are read, written and opened in xenstore, and more nodes made than the quota allows.",
     7: "Memory and an event channel that the other zone shares with the host are tried to be taken, by trying all low numbers.",
-    8: "Calls for the host alone are made: domctl, sysctl, platform_op, kexec_op, memory_op on another zone, and mapping its memory.",
+    8: "Calls for the host alone are made: domctl, sysctl, platform_op, memory_op on another zone, and mapping its memory.",
     9: "Packets with foreign addresses of cards, IPv4, IPv6, ARP, neighbour discovery, routers and DHCP are sent. None may reach the other"
-    " zone or the host's table of neighbours.",
+    " zone.",
     10: "The other zone, the host and the address of clouds' metadata are connected to, on ports that are not declared; one that is has to"
     " answer.",
     13: "A partition table and a label of LVM are written to a zone's disk, and the host is told that the disk has changed.",
