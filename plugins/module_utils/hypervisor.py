@@ -35,13 +35,20 @@ def console_log(name: str) -> Path:
     return Path("/var/log/xen/console") / f"guest-{name}.log"
 
 
+def console_end(name: str, size: int) -> bytes:
+    """The last bytes of a domain's console, at most ``size``.
+
+    :raises OSError: when none was logged.
+    """
+    with open(console_log(name), "rb") as log:
+        log.seek(max(0, log.seek(0, 2) - size))
+        return log.read(size)
+
+
 def console_tail(name: str, lines: int = 8) -> str:
     """The last lines of a domain's console; what the domain wrote is shown with every control character escaped."""
-    size = 125 * lines
     try:
-        with open(console_log(name), "rb") as log:
-            log.seek(max(0, log.seek(0, 2) - size))
-            told = log.read(size).decode("utf-8", "replace").splitlines()
+        told = console_end(name, 125 * lines).decode("utf-8", "replace").splitlines()
     except OSError:
         return "none was logged"
     return " | ".join(ascii(line.strip())[1:-1] for line in told[-lines:] if line.strip()) or "empty"

@@ -20,7 +20,13 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils import kernels, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Files, driver_arguments, trial_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen, console_log, console_tail
+from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import (
+    Hypervisor,
+    booted_into_xen,
+    console_end,
+    console_log,
+    console_tail,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, Kernel
@@ -152,9 +158,7 @@ class Trial:
 
 def _console() -> bytes:
     try:
-        with open(console_log(NAME), "rb") as log:
-            log.seek(max(0, log.seek(0, 2) - _KEPT_OF_CONSOLE))
-            return log.read(_KEPT_OF_CONSOLE)
+        return console_end(NAME, _KEPT_OF_CONSOLE)
     except OSError:
         return b""
 

@@ -398,14 +398,19 @@ def _packages(status: str) -> dict[str, str]:
 
 def _xen_image(versions: dict[str, Any]) -> str:
     """The name of the running Xen in /boot, without its ending."""
+    return _xen_package(versions).replace("xen-hypervisor-", "xen-")
+
+
+def _xen_package(versions: dict[str, Any]) -> str:
+    """The name of the running Xen's package."""
     package, _version = advisories.xen_package(versions)
     if not package:
         raise RingfenceError("no package xen-hypervisor of the running Xen's version is installed")
-    return package.replace("xen-hypervisor-", "xen-")
+    return package
 
 
 def _advisories_named(versions: dict[str, Any]) -> frozenset[int]:
-    package = _xen_image(versions).replace("xen-", "xen-hypervisor-", 1)
+    package = _xen_package(versions)
     try:
         data = Path(f"/usr/share/doc/{package}/changelog.Debian.gz").read_bytes()
     except FileNotFoundError:  # A minimal installation leaves documentation out: then the package's version tells.
