@@ -109,9 +109,18 @@ def command_line(machine: Machine, accelerator: str, *, paused: bool = False) ->
     ]
 
 
-def kvm_works(device: Path = Path("/dev/kvm")) -> bool:
-    """Whether a guest really runs under KVM here: the device may exist and QEMU still abort when it sets up the CPU."""
-    return os.access(device, os.R_OK | os.W_OK) and firmware_speaks("kvm")
+def kvm_works(device: Path = Path("/dev/kvm"), modules: Path = Path("/sys/module")) -> bool:
+    """Whether a host of the lab really runs under KVM here.
+
+    The device may exist and QEMU still abort when it sets up the CPU. And the host needs virtualization of its own, for PVH zones:
+    ``kvm_intel`` and ``kvm_amd`` nest it, which is their parameter ``nested``; a KVM without hardware behind it cannot even start UEFI.
+    """
+    nested = any(
+        parameter.read_text(encoding="ascii").strip() in ("Y", "1")
+        for parameter in (modules / vendor / "parameters/nested" for vendor in ("kvm_intel", "kvm_amd"))
+        if parameter.exists()
+    )
+    return nested and os.access(device, os.R_OK | os.W_OK) and firmware_speaks("kvm")
 
 
 def firmware_speaks(accelerator: str) -> bool:

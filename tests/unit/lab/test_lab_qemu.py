@@ -53,25 +53,27 @@ def test_cpus_stand_still_only_for_a_snapshot() -> None:
     assert "-S" in qemu.command_line(MACHINE, "tcg", paused=True)
 
 
-def test_kvm_is_used_only_when_a_guest_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_kvm_is_used_only_when_a_guest_runs_and_gets_virtualization_itself(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     device = tmp_path / "kvm"
-    probed: list[str] = []
+    nested = tmp_path / "module/kvm_amd/parameters/nested"
+    nested.parent.mkdir(parents=True)
+    answers = iter([True, True, False])
+    monkeypatch.setattr(qemu, "firmware_speaks", lambda accelerator: accelerator == "kvm" and next(answers))
 
-    def probe(answer: bool) -> None:
-        def speaks(accelerator: str) -> bool:
-            probed.append(accelerator)
-            return answer
+    def works() -> bool:
+        return qemu.kvm_works(device, tmp_path / "module")
 
-        monkeypatch.setattr(qemu, "firmware_speaks", speaks)
-
-    probe(True)
-    assert not qemu.kvm_works(device)
-    assert probed == []
+    nested.write_text("1\n", encoding="ascii")
+    assert not works()
     device.touch()
-    assert qemu.kvm_works(device)
-    probe(False)
-    assert not qemu.kvm_works(device)
-    assert probed == ["kvm", "kvm"]
+    assert works()
+    nested.write_text("0\n", encoding="ascii")
+    assert not works()
+    nested.unlink()
+    assert not works()
+    nested.write_text("Y\n", encoding="ascii")
+    assert works()
+    assert not works()
 
 
 def test_the_probe_hears_an_emulated_guest() -> None:
