@@ -29,7 +29,7 @@ _MAX_ACCOUNTS = 1024 * 1024
 """Bytes of /etc/passwd and of /etc/group that are read from an image."""
 
 _UUID = "00000000-0000-0000-0000-000000000000"
-_MAKERS = {
+MAKERS = {
     "erofs": ("mkfs.erofs", "--tar=f", "--quiet", "-zlz4", "-C16384", "-T0", "--mkfs-time", f"-U{_UUID}"),
     "squashfs": ("sqfstar", "-comp", "lz4", "-b", "64K", "-mem", "64M", "-quiet", "-no-progress"),
 }
@@ -143,7 +143,7 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
     :return: the file system's type, ``erofs`` or ``squashfs``.
     """
     kind = _filesystem_of_host()
-    argv, environment = [*_MAKERS[kind], *(_SMALLER[kind] if smaller else ())], {**os.environ, "LC_ALL": "C.UTF-8"}
+    argv, environment = [*MAKERS[kind], *(_SMALLER[kind] if smaller else ())], {**os.environ, "LC_ALL": "C.UTF-8"}
     if kind == "squashfs":
         # sqfstar passes over the root directory's own entry, and 4.5 gives it the time of day whatever -root-time says: but never
         # one after SOURCE_DATE_EPOCH, which is also the time of the file system.

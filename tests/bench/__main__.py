@@ -26,12 +26,12 @@ def main() -> None:
     host.RESULTS.mkdir(parents=True, exist_ok=True)
     references = host.RESULTS / "references.yml"
     # The registry that the demo's host knows; what the demo has built is taken from its cache.
-    up = ["up", "--also=tests/bench/images.py", "--host=10.0.2.2:5055", f"--references={references}"]
+    up = ["up", "--also=tests/bench/images.py", f"--host={host.REGISTRY_THERE}", f"--references={references}"]
     subprocess.run([sys.executable, "examples/demo", *up], check=True)
     images = yaml.safe_load(references.read_text(encoding="utf-8"))["demo_images"]
     results: dict[str, Any] = {"restore_seconds": seconds(host.restore)}
     try:
-        for measure in (_site, _one_zone, _many_zones, _work):
+        for measure in (_site, _one_zone, _small_kernel, _image, _many_zones, _work):
             results.update(measure(images))
     finally:
         (host.RESULTS / "bench.json").write_text(json.dumps(results, indent=2) + "\n", encoding="utf-8")
@@ -55,9 +55,37 @@ def _one_zone(_images: dict[str, str]) -> dict[str, Any]:
     """A zone's start and its memory."""
     found = {}
     for mode in MODES:
-        host.playbook("tests/bench/playbooks/one_zone.yml", bench_mode=mode)
+        host.playbook("tests/bench/playbooks/one_zone.yml", bench_mode=mode, bench_kernel="debian13")
         found[mode] = host.measure("one_start", "bench", str(_ROUNDS))
     return found
+
+
+def _small_kernel(_images: dict[str, str]) -> dict[str, Any]:
+    """The same on the kernel of ``kernel_build``. To build that takes a quarter of an hour, once."""
+    archive = (host.RESULTS / "small-kernel.tar").absolute()
+    build = ["ansible-playbook", "playbooks/kernel_image.yml", "-e", f"ringfence_kernel_build_destination=oci-archive:{archive}"]
+    subprocess.run(build, stdout=subprocess.DEVNULL, check=True)
+    host.playbook("tests/bench/playbooks/small_kernel.yml", bench_kernel_archive=str(archive))
+    debian = host.references()["demo_kernels"]["debian13"].replace(host.REGISTRY_THERE, host.REGISTRY_HERE)
+    found: dict[str, Any] = {
+        "image_bytes": {"small": _bytes(f"oci-archive:{archive}"), "debian": _bytes("--tls-verify=false", f"docker://{debian}")},
+    }
+    for mode in MODES:
+        host.playbook("tests/bench/playbooks/one_zone.yml", bench_mode=mode, bench_kernel="small")
+        found[mode] = host.measure("one_start", "bench", str(_ROUNDS))
+    return {"small_kernel": found}
+
+
+def _bytes(*image: str) -> int:
+    """Of the layers of an image, as they travel."""
+    raw = subprocess.run(["skopeo", "inspect", "--raw", *image], stdout=subprocess.PIPE, check=True).stdout
+    return sum(layer["size"] for layer in json.loads(raw)["layers"])
+
+
+def _image(images: dict[str, str]) -> dict[str, Any]:
+    """An image to its file system. The host gets umoci for that, until it is put back."""
+    host.ssh("apt-get -qq update && apt-get -qq -y install umoci >&2")
+    return {"image": host.measure("image_filesystem", images["nginx"], str(_ROUNDS))}
 
 
 def _many_zones(images: dict[str, str]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ansible_collections.ringfence.zones.plugins.modules import zones as module
 IMAGE = f"registry.example/web@sha256:{'1' * 64}"
 NAME = "1 to 40 characters a-z, 0-9 and '-', the first and the last no '-'"
 REFERENCE = "accepted: [docker://][HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST]"
-SIZE = "a size with its unit, at least 64MiB"
+SIZE = "a size with its unit, at least 32MiB"
 CPUS = "a whole number of virtual CPUs from 1 to 64"
 WORDS = "a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans"
 VARIABLES = "a mapping of names to strings or numbers (or a list of NAME=value); quote booleans"
@@ -68,7 +68,7 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("virtualization", "PVH", "'PVH'", "one of auto, pv, pvh"),
     ("memory", 128, "128", SIZE),
     ("memory", "128", "'128'", SIZE),
-    ("memory", "63MiB", "'63MiB'", SIZE),
+    ("memory", "31MiB", "'31MiB'", SIZE),
     ("memory", "-128MiB", "'-128MiB'", SIZE),
     ("memory", "1.5GiB", "'1.5GiB'", SIZE),
     ("memory", "1TiB", "'1TiB'", SIZE),
@@ -346,7 +346,7 @@ def test_a_null_is_as_if_the_field_were_not_there() -> None:
         ("name", "web-1", "web-1"),
         ("kernel", "debian-6.12", "debian-6.12"),
         ("virtualization", "pvh", "pvh"),
-        ("memory", "64MiB", 64),
+        ("memory", "32MiB", 32),
         ("memory", "65536KiB", 64),
         ("memory", "128m", 128),
         ("memory", "128mb", 128),

@@ -13,8 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 DEMO = Path("build/demo")
 RESULTS = Path("build/bench")
+REGISTRY_THERE, REGISTRY_HERE = "10.0.2.2:5055", "127.0.0.1:5055"
+"""The demo's registry, as its host knows it and as this machine does."""
+
 _LAB = [sys.executable, "molecule/lab"]
 _PLACE = "/run/ringfence-bench"
 
@@ -22,6 +27,12 @@ _PLACE = "/run/ringfence-bench"
 def restore() -> None:
     """Put the host back to its snapshot, in which the demo is converged."""
     subprocess.run([*_LAB, "restore", "demo", "converged"], check=True)
+
+
+def references() -> dict[str, dict[str, str]]:
+    """The demo's images and kernels by name."""
+    found: dict[str, dict[str, str]] = yaml.safe_load((DEMO / "references.yml").read_text(encoding="utf-8"))
+    return found
 
 
 def ssh(command: str, stdin: bytes = b"") -> bytes:

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ringfence_bench.many_tasks import LOOP
+from ringfence_bench.on_host.one_start import MEMORY_MIB
 from ringfence_bench.tools import ROWS
 
 HEAD = ("measured", "value", "floor", "ratio", "goal")
@@ -20,7 +21,17 @@ Row = tuple[str, str, str, str, str]
 
 def table(results: Mapping[str, Any]) -> str:
     """All rows, each column as wide as its widest cell."""
-    rows = [HEAD, *_one_zone(results), *_many_zones(results), *_starts(results), *_channel(results), *_site(results), *_work(results)]
+    rows = [
+        HEAD,
+        *_one_zone(results),
+        *_small_kernel(results),
+        *_image(results),
+        *_many_zones(results),
+        *_starts(results),
+        *_channel(results),
+        *_site(results),
+        *_work(results),
+    ]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
 
@@ -46,6 +57,32 @@ def _one_zone(results: Mapping[str, Any]) -> Sequence[Row]:
         rows.append((f"zone memory, {mode}: above a do-nothing init, MiB", f"{taken:.1f}", "0", "", "≤ 6"))
         rows.append((f"memory of the host for one zone, {mode}, MiB", f"{found['host_kib_for_zone'] / 1024:.1f}", "0", "", "≤ 3"))
     return rows
+
+
+def _small_kernel(results: Mapping[str, Any]) -> Sequence[Row]:
+    """The floor is Debian's kernel in the same zone."""
+    rows, small = [], results["small_kernel"]
+    for mode, goal in zip(MODES, ("≤ 0.5", "≤ 0.4"), strict=True):
+        debian, own = results[mode], small[mode]
+        label = f"zone start, {mode}: small kernel and Debian's, s"
+        rows.append(_compared(label, own["zone_start_seconds"], debian["zone_start_seconds"], goal, 1))
+        label = f"bare domain, {mode}: small kernel and Debian's, s"
+        rows.append(_compared(label, own["bare_start_seconds"], debian["bare_start_seconds"], "", 1))
+        taken = [MEMORY_MIB - found["bare_available_kib"] / 1024 for found in (own, debian)]
+        rows.append(_compared(f"memory of {MEMORY_MIB} MiB taken, {mode}: small kernel and Debian's", taken[0], taken[1], "≤ 0.45", 1))
+    sizes = small["image_bytes"]
+    return [*rows, _compared("kernel image: small and Debian's, MB", sizes["small"] / 1e6, sizes["debian"] / 1e6, "≤ 0.45", 1)]
+
+
+def _image(results: Mapping[str, Any]) -> Sequence[Row]:
+    found = results["image"]
+    label = "image to file system, and by skopeo, umoci, mkfs.erofs, s"
+    return [
+        _compared(label, found["collection_seconds"], found["hand_seconds"], "≤ 1.3", 1),
+        _compared(
+            "image to file system: most disk, and unpacked, MB", found["peak_bytes"] / 1e6, found["unpacked_bytes"] / 1e6, "≤ 2.5", 0
+        ),
+    ]
 
 
 def _many_zones(results: Mapping[str, Any]) -> Sequence[Row]:

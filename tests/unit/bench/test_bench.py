@@ -83,16 +83,23 @@ def test_the_table_has_a_row_for_each_goal() -> None:
     assert told["no change, 50 zones, test driver: call and list, ms"] == ["2.00", "≤", "2"]
     assert told["no change: task for 8 zones, loop of 50 virt tasks, s"] == ["1/50", "≤", "1/30"]
     assert told["start of 8 zones, and one by one, 1 CPU of the host, s"][-1] == "2"
+    assert told["zone start, pvh: small kernel and Debian's, s"] == ["0.50", "≤", "0.4"]
+    assert told["memory of 128 MiB taken, pv: small kernel and Debian's"] == ["0.25", "≤", "0.45"]
+    assert told["image to file system: most disk, and unpacked, MB"] == ["2.00", "≤", "2.5"]
     assert told["work, pvh: CPU, primes/s"] == ["0.50", "≥", "0.9"]
 
 
 def _results() -> dict[str, Any]:
     times = {"converge_seconds": 2.0, "bare_seconds": 1.0, "converge_call_seconds": 0.2, "bare_call_seconds": 0.1}
     one = {"zone_start_seconds": 3, "bare_start_seconds": 2, "bare_available_kib": 9, "zone_available_kib": 5, "host_kib_for_zone": 7}
+    small = {"zone_start_seconds": 1.5, "bare_start_seconds": 1, "bare_available_kib": 126 * 1024}
+    one["bare_available_kib"] = 120 * 1024
     work_done = {"zone": dict.fromkeys(tools.ROWS, 1.0), "container": dict.fromkeys(tools.ROWS, 2.0)}
     return {
         "pv": one,
         "pvh": one,
+        "small_kernel": {"pv": small, "pvh": small, "image_bytes": {"small": 4e6, "debian": 10e6}},
+        "image": {"collection_seconds": 2, "hand_seconds": 2, "peak_bytes": 2e6, "unpacked_bytes": 1e6},
         "many_zones": dict.fromkeys(("10", "50", "200"), times),
         "many_starts": {**times, "zones": 8, "cpus": 1, "together_seconds": 7, "singly_seconds": 10},
         "many_tasks": {"loop_seconds": 50, "call_seconds": 1},

@@ -22,6 +22,9 @@ _MARK = re.compile(rb"BENCH (\d+) kB")
 _WORK = Path("/run/ringfence-bench")
 _TIMEOUT = 180.0
 
+MEMORY_MIB = 128
+"""Of the bare domain, and of a zone that declares nothing else."""
+
 _INIT = b"""#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
 /bin/busybox awk '/^MemAvailable/ { print "BENCH", $2, $3 }' /proc/meminfo
@@ -133,7 +136,9 @@ def _bare_domain(kernel: str, command_line: str, pvh: bool) -> Path:
         "ramdisk": str(_WORK / "initrd"),
         "extra": command_line,
     }
-    configuration.write_text("".join(f'{key}="{value}"\n' for key, value in lines.items()) + "memory=128\nvcpus=1\n", encoding="utf-8")
+    configuration.write_text(
+        "".join(f'{key}="{value}"\n' for key, value in lines.items()) + f"memory={MEMORY_MIB}\nvcpus=1\n", encoding="utf-8"
+    )
     return configuration
 
 
