@@ -21,8 +21,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.devices import NOD
 from ansible_collections.ringfence.zones.plugins.module_utils.registry import parse_reference
 
 MIB = 1024 * 1024
-SMALLEST_MEMORY = 64
-"""MiB. Below it the kernels of the supported distributions do not reach their init."""
+SMALLEST_MEMORY = 32
+"""MiB. Below it the kernel of ``kernel_build``, the smallest that is known, does not reach its init."""
 SMALLEST_VOLUME = 16
 """MiB. Below it a file system of Linux has hardly room for anything but itself."""
 MOST_CPUS = 64

@@ -28,7 +28,7 @@ options:
       - "C(kernel): name of a kernel that M(ringfence.zones.kernels) has deployed. Default: the host's default kernel.
         A change restarts the zone."
       - "C(virtualization): V(auto) (default; PVH where host and kernel can, else PV), V(pv) or V(pvh). A change restarts the zone."
-      - "C(memory): a size with its unit, at least 64MiB. Default V(128MiB). A change is applied while the zone runs, within what it was
+      - "C(memory): a size with its unit, at least 32MiB. Default V(128MiB). A change is applied while the zone runs, within what it was
         started with, that is from half of it up to it; any other restarts the zone."
       - "C(cpus): virtual CPUs, 1 to 64. Default V(1). A change is applied while the zone runs, within what it was started with; more
         restart the zone."

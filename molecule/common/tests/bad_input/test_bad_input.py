@@ -19,7 +19,7 @@ Table = list[tuple[str, dict[str, Any], str]]
 INVALID: Table = [
     ("typo", {"memmory": "1GiB"}, "unknown field memmory; did you mean memory?"),
     ("Bad_Name", {}, "'Bad_Name' is not accepted; accepted: 1 to 40 characters"),
-    ("little", {"memory": "1KiB"}, "memory: '1KiB' is not accepted; accepted: a size with its unit, at least 64MiB"),
+    ("little", {"memory": "1KiB"}, "memory: '1KiB' is not accepted; accepted: a size with its unit, at least 32MiB"),
     ("twice", {}, "zone twice: name: declared twice; names are unique on a host"),
     ("twice", {}, "zone twice: name: declared twice; names are unique on a host"),
 ]
