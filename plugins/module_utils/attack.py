@@ -13,14 +13,23 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel, network, verify_observe, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    attack_answers,
+    attack_escapes,
+    attack_floods,
+    attack_images,
+    attack_remains,
+    network,
+    verify_observe,
+    zone_files,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt, compared
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import CLOSED, NAMES, OPEN, Told, Zones, run_quietly
-from ansible_collections.ringfence.zones.plugins.module_utils.attacks import devices
+from ansible_collections.ringfence.zones.plugins.module_utils.attacks import arp, devices
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks.network import HONEST
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -36,26 +45,38 @@ _LATENCY = 10.0
 """Seconds within which the other zone and the host have to answer while a kernel dies; an emulated CPU needs some."""
 
 _RESTART = 120.0
+_LONGEST = 1500
+"""Seconds that an attack may take, without what it takes to clear it away."""
+
 _FAULTS = (RingfenceError, OSError, ValueError, LookupError)
 _BY_PROGRAM = {"kernel": 1, "escape": 5, "xenstore": 6, "sharing": 7, "hypercalls": 8, "devices": 5}
 
 
-def attack(store: Store) -> tuple[list[Attempt], dict[int, str]]:
+class _TimeIsOver(BaseException):
+    """The attack has taken as long as it may. No ordinary exception: nothing on the way goes on after it."""
+
+
+def attack(store: Store, promises: Collection[int]) -> tuple[list[Attempt], dict[int, str]]:
     """Attack, and leave nothing of it.
 
+    :param promises: which to attack.
     :return: the attempts, and by promise why it could not be attacked.
     """
-    campaign = _Campaign(store)
+    campaign = _Campaign(store, promises)
     with _interruptions_raised():
         try:
             campaign.zones.clear()
         except _FAULTS as error:
             return [], {0: str(error)}
+        signal.alarm(_LONGEST)
         try:
             campaign.run()
         except _FAULTS as error:
             campaign.faults[0] = str(error)
+        except _TimeIsOver:
+            campaign.faults.update(dict.fromkeys(campaign.unfinished, f"it was ended after {_LONGEST} s"))
         finally:
+            signal.alarm(0)
             run_quietly(["rm", "-f", str(_CANARY)])
             campaign.zones.clear()
         campaign.check_leftovers()
@@ -69,7 +90,11 @@ def _interruptions_raised() -> Iterator[None]:
     def interrupt(number: int, _frame: Any) -> None:
         raise KeyboardInterrupt(f"signal {number}")
 
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    def end(_number: int, _frame: Any) -> None:
+        raise _TimeIsOver
+
+    handlers = {signal.SIGTERM: interrupt, signal.SIGHUP: interrupt, signal.SIGALRM: end}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
     try:
         yield
     finally:
@@ -80,9 +105,11 @@ def _interruptions_raised() -> Iterator[None]:
 class _Campaign:
     """One attack."""
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, promises: Collection[int]) -> None:
         self.zones = Zones(store)
         self.store = store
+        self.promises = promises
+        self.unfinished = list(promises)
         self.attempts: list[Attempt] = []
         self.faults: dict[int, str] = {}
         self.token = secrets.token_hex(8)
@@ -94,15 +121,22 @@ class _Campaign:
         steps: dict[tuple[int, ...], Callable[[], None]] = {
             (1, 3, 5, 6, 7, 8): self._kernel_and_hypervisor,
             (9, 10): self._network,
+            (4,): lambda: self.attempts.extend(attack_escapes.attack(self.zones, self.token)),
             (13,): self._labels,
+            (14, 22): lambda: self.attempts.extend(attack_images.attack(self.zones.directory / "images")),
+            (15, 16): lambda: self.attempts.extend(attack_floods.attack(self.zones, self.token)),
+            (2, 11): self._panic,
             (17,): self._answers,
-            (2,): self._panic,
+            (12,): lambda: self.attempts.extend(attack_remains.on_disks(self.zones, self.token)),
         }
         for rows, step in steps.items():
+            if not set(rows) & set(self.promises):
+                continue
             try:
                 step()
             except _FAULTS as error:
                 self.faults.update(dict.fromkeys(rows, str(error)))
+            self.unfinished = [number for number in self.unfinished if number not in rows]
 
     def _add(self, row: int, label: str, succeeded: bool | None, told: str, control: bool | None, control_told: str) -> None:
         self.attempts.append(Attempt(row, label, succeeded, told, control, control_told))
@@ -192,8 +226,13 @@ class _Campaign:
             thread.start()
             time.sleep(6)
             sent = self.zones.inside(
-                first, [("network", {"send": {"interface": "eth0", **send}, "token": self.token, "connect": [declared, *targets]})]
+                first,
+                [
+                    ("network", {"send": {"interface": "eth0", **send}, "token": self.token, "connect": [declared, *targets]}),
+                    ("arp", {"interface": "eth0", "target": gateway}),
+                ],
             )
+            kept = _neighbours(network.interface(indices[0]))
             thread.join()
             back = self.zones.inside(second, [("network", {"connect": [["connect to the zone that may come", own, OPEN]]})])
         addresses = [peer, peer6, gateway, host, _METADATA, own]
@@ -212,10 +251,12 @@ class _Campaign:
                                 "token": self.token,
                                 "connect": [declared, *targets, ["connect to the zone that may come", own, OPEN]],
                             },
-                        )
+                        ),
+                        ("arp", {"interface": "a0", "target": gateway}),
                     ],
                     namespace,
                 )["network"]
+                kept_without = _neighbours("a1", "-n", namespace)
             finally:
                 for server in servers:
                     server.kill()
@@ -228,6 +269,14 @@ class _Campaign:
                 self._add(
                     9, f"{first}: {label}", known, told if honest[0] else f"not even {HONEST} arrives", *without.get(label, (None, ""))
                 )
+        self._add(
+            9,
+            f"{first}: ask the host by ARP in the name of foreign machines",
+            bool(kept) if "asked" in sent["arp"] else None,
+            f"the host keeps entries of {kept} of them",
+            bool(kept_without),
+            f"without rules, of {kept_without}",
+        )
         if not arrived:
             self.faults[9] = "nobody listened in the other zone"
         works = reached.get(str(declared[0]), (None, ""))[0]
@@ -271,35 +320,18 @@ class _Campaign:
     # Promise 17.
 
     def _answers(self) -> None:
-        name, number = NAMES[1], self.zones.numbers[NAMES[1]]
-        limit = 10_000
-        flood = channel.execute(name, number, ["/usr/bin/python3", "-S", "-c", "print('\\x1b[2J{{ 1 }}' * 60000)"], timeout=60, limit=limit)
-        more = len(flood.stdout) + len(flood.stderr) > 2 * limit
-        self._add(
-            17,
-            f"{name}: answer without end",
-            more,
-            f"{len(flood.stdout)} bytes were kept",
-            flood.truncated,
-            "it answered more than was kept",
-        )
-        began = time.monotonic()
-        try:
-            channel.execute(name, number, ["/usr/bin/python3", "-S", "-c", "import time; time.sleep(60)"], timeout=15, limit=limit)
-            given_up = False
-        except RingfenceError:
-            given_up = True
-        seconds = time.monotonic() - began
-        self._add(
-            17, f"{name}: never answer", not given_up or seconds > 40, f"given up after {seconds:.0f} s", given_up, "it did not answer"
-        )
+        first, second = NAMES
+        self.attempts += attack_answers.of_commands(self.zones, second)
+        self.attempts += attack_answers.of_the_ssh_server(self.zones, first, self.token)
 
-    # Promise 2.
+    # Promises 2 and 11.
 
     def _panic(self) -> None:
         first, second = NAMES
         before, peer = self.zones.numbers[first], network.address(self.zones.definitions[second].index)
         slowest, dead, stop = {"zone": 0.0, "host": 0.0}, [], threading.Event()
+        frames = attack_remains.frames(self.zones, first)
+        _told_of(self.zones.inside(first, [("memory", {"fill": f"{self.token}-before"})]), "memory", "fill memory")
 
         def watch() -> None:
             while not stop.is_set():
@@ -319,7 +351,7 @@ class _Campaign:
         watcher.start()
         try:
             with contextlib.suppress(RingfenceError):
-                self.zones.inside(first, [("escape", {"token": self.token, "file": "/none"}), ("panic", {})], timeout=15)
+                self.zones.inside(first, [("escape", {"token": self.token, "file": "/none"}), ("panic", {})], timeout=25)
             deadline = time.monotonic() + _RESTART
             running = False
             while not running and time.monotonic() < deadline:
@@ -337,7 +369,11 @@ class _Campaign:
         self._add(
             2, f"{first}: take the host along", slowest["host"] > _LATENCY, f"it answered within {slowest['host']:.1f} s", died, control
         )
-        self._add(2, f"{first}: stay dead", not running, "it was started again", died, control)
+        self._add(2, f"{first}: stay dead", not running if died else None, "it runs" if running else "it does not run", died, control)
+        if died and running:
+            self.attempts += attack_remains.in_memory(self.zones, frames, self.token)
+        else:
+            self.faults[11] = f"{first} did not die and begin again, so nobody was given its memory"
 
     # Promise 21.
 
@@ -417,6 +453,12 @@ def _own_address() -> str:
             return str(probe.getsockname()[0])
         except OSError:
             return network.GATEWAY
+
+
+def _neighbours(interface: str, *options: str) -> int:
+    """How many machines there are on a link, by the table of neighbours, in whose name ``arp`` has asked."""
+    entries = json.loads(run(["ip", *options, "-json", "neighbour", "show", "dev", interface]) or b"[]")
+    return sum(entry["dst"].startswith(arp.NETWORK) for entry in entries)
 
 
 def _serving(namespace: str, port: int) -> Any:

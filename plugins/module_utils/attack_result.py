@@ -12,17 +12,27 @@ TESTED = {
     1: "The boot number and the command line of the kernel are compared with those of the host and of the other zone, from inside.",
     2: "The kernel of a zone is made to panic. Meanwhile the other zone and the host have to answer, and the zone has to start again.",
     3: "The zone's kernel is told to start a program on crashes, outside the container. The program leaves a trace in its file system.",
+    4: "What starts programs in the container is lain in wait for and overwritten, each open directory tried as a way out, and the disks"
+    " that all zones read written to. No file of the host may change.",
     5: "A node is made for each block device of the host and read; a file and sockets of the host are looked for, outside the container.",
     6: "Nodes of the other zone and of the host are read, written and opened in xenstore, and more nodes made than the quota allows.",
     7: "Memory and an event channel that the other zone shares with the host are tried to be taken, by trying all low numbers.",
     8: "Calls for the host alone are made: domctl, sysctl, platform_op, memory_op on another zone, and mapping its memory.",
     9: "Packets with foreign addresses of cards, IPv4, IPv6, ARP, neighbour discovery, routers and DHCP are sent. None may reach the other"
-    " zone.",
+    " zone, and the host may keep nothing of whom it is asked by ARP in foreign names.",
     10: "The other zone, the host and the address of clouds' metadata are connected to, on ports that are not declared; one that is has to"
     " answer.",
+    11: "A zone fills its memory with a pattern and dies. The next zone, which is given some of that memory, looks for it in all it has.",
+    12: "A zone writes a pattern all over its disks and is removed with its volume. Made again, it looks for it.",
     13: "A partition table and a label of LVM are written to a zone's disk, and the host is told that the disk has changed.",
-    17: "Commands in a zone answer without end, with bytes that are no text, and not at all.",
-    21: "Two zones are created and removed. Nothing of them may be left that was found while they ran.",
+    14: "Images are fetched that lead out of their directory, take, delete or make files of the host, and grow beyond its disk.",
+    15: "A zone takes CPU, memory, disk, network, events, xenstore and console as much as it can. Meanwhile the other zone's median answer"
+    " may take three times as long as on an idle host, and no answer of it or the host 10 s.",
+    16: "A zone writes to its console as fast as it can, with escape sequences. At most 1 MiB a second may reach the disk.",
+    17: "Commands in a zone answer without end, with bytes that are no text, and not at all; and something else answers instead of its ssh"
+    " server.",
+    21: "Two zones are created and removed, one of them twice. Nothing of them may be left that was found while they ran.",
+    22: "Images are fetched that were changed in one part, lack a signature that is asked for, or were changed in the store.",
 }
 """By promise what the attack on it is."""
 

@@ -29,20 +29,27 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     oci_layout,
     registry,
     runtime,
+    volumes,
     zone_files,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.attacks import devices as devices_program
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks import (
+    answer,
+    arp,
+    disk,
     escape,
+    flood,
     hypercalls,
     kernel,
     labels,
+    memory,
     panic,
     run,
     serve,
     sharing,
+    starter,
     xenstore,
 )
+from ansible_collections.ringfence.zones.plugins.module_utils.attacks import devices as devices_program
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks import network as network_program
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run as run_program
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import Policy, converge
@@ -55,14 +62,20 @@ NAMES = ("ringfence-attack-1", "ringfence-attack-2")
 OPEN, CLOSED = 7001, 7002
 """The ports on which both zones listen; the second zone declares that the first may come to ``OPEN``."""
 
+VOLUME = "ringfence-attack"
+"""The volume of the second zone."""
+
+_VOLUME_SIZE = "16MiB"
 _LABEL = {"ringfence.attack": "throw-away"}
 """Tells zones of an attack from those that somebody declared with their names."""
 
 _PROGRAMS: tuple[ModuleType, ...] = (
-    *(devices_program, escape, hypercalls, kernel, labels, network_program, panic, run, serve, sharing, xenstore),
+    *(answer, arp, devices_program, disk, escape, flood, hypercalls, kernel, labels, memory, network_program),
+    *(panic, run, serve, sharing, starter, xenstore),
 )
 _STANDARD = (
-    "__future__ ctypes fcntl hashlib importlib ipaddress json mmap os pathlib selectors signal socket stat struct sys time"
+    "__future__ contextlib ctypes fcntl hashlib importlib ipaddress itertools json mmap os pathlib selectors signal socket stat struct sys"
+    " time"
     " encodings.ascii encodings.idna"
 )
 _PYTHON = ("/usr/bin/python3", "-S")
@@ -84,11 +97,12 @@ class Zones:
         self.hypervisor = Hypervisor()
         self.definitions: dict[str, Definition] = {}
         self.numbers: dict[str, int] = {}
+        self._declared: dict[str, dict[str, Any]] = {}
 
     def clear(self) -> None:
         """Remove what there is of an attack, be it this one or one that was interrupted.
 
-        :raises RingfenceError: when a zone that is not of an attack has one of the names.
+        :raises RingfenceError: when a zone or a volume that is not of an attack has one of the names.
         """
         observed, foreign = self.hypervisor.observe()
         for name in NAMES:
@@ -96,8 +110,12 @@ class Zones:
             strange = zone and (zone.definition is None or zone.definition.zone.labels != _LABEL)
             if name in foreign or strange:
                 raise RingfenceError(f"{name} is the name of a zone of attacks, and of something else on this host; give that another name")
-        if any(name in observed for name in NAMES):
-            self._converge([{"name": name, "state": "absent"} for name in NAMES])
+        has_volume = volumes.path(self.store, VOLUME).exists()
+        if has_volume and not self.directory.exists():  # It is there as long as anything of an attack is.
+            raise RingfenceError(f"{VOLUME} is the name of the volume of attacks, and of another one on this host; it has to be removed")
+        if has_volume or any(name in observed for name in NAMES):
+            self._remove(NAMES)
+        run_quietly(["umount", "--lazy", str(self.directory / "images" / "store")])
         run_quietly(["ip", "netns", "delete", NAMES[0]])
         run_quietly(["crun", "delete", "--force", NAMES[0]])
         if "/attack/handler" in _CORE_PATTERN.read_text(encoding="ascii"):  # A control was killed; Linux begins with this value.
@@ -129,8 +147,22 @@ class Zones:
         }
         lets = {"ingress": [{"from": NAMES[0], "ports": [OPEN]}]}
         first = {**common, "name": NAMES[0], "virtualization": kinds[0]}
-        self._converge([first, {**common, "name": NAMES[1], "virtualization": kinds[-1], "networks": lets}])
+        mounts = [f"{VOLUME}:/attack/volume"]
+        second = {**common, "name": NAMES[1], "virtualization": kinds[-1], "networks": lets, "volumes": mounts}
+        self._declared = {NAMES[0]: first, NAMES[1]: second}
+        self._converge([first, second], {VOLUME: {"size": _VOLUME_SIZE}})
         self.look()
+
+    def renew(self, name: str) -> None:
+        """Remove a zone, the volume with the second one, and create it again."""
+        self._remove([name])
+        # The other one, which is as it was, is named by the second one's declaration.
+        self._converge(list(self._declared.values()), {VOLUME: {"size": _VOLUME_SIZE}})
+        self.look()
+
+    def _remove(self, names: Sequence[str]) -> None:
+        gone = {VOLUME: {"state": "absent"}} if NAMES[1] in names else {}
+        self._converge([{"name": name, "state": "absent"} for name in names], gone)
 
     def _driver(self) -> Path | None:
         """The module with which the zones' kernel passes hypercalls on; none if it is built in, or that kernel has none."""
@@ -155,10 +187,11 @@ class Zones:
         answer = channel.execute(name, self.numbers[name], argv, timeout=timeout, limit=_MOST_ANSWER)
         return _read(name, answer.stdout, answer.stderr)
 
-    def control(self, programs: Sequence[tuple[str, Mapping[str, Any]]], namespace: str = "") -> dict[str, Told]:
+    def control(self, programs: Sequence[tuple[str, Mapping[str, Any]]], namespace: str = "", *, leaks: bool = False) -> dict[str, Told]:
         """What the same programs say in the same container on the host, without a virtual machine.
 
         :param namespace: a network namespace; else the container has the host's network, as the zone's has the zone's.
+        :param leaks: leave a directory of the host open in the container.
         """
         definition = self.definitions[NAMES[0]]
         image = images.load(self.store, definition.image)
@@ -171,7 +204,10 @@ class Zones:
             config["linux"]["namespaces"].append({"type": "network", "path": f"/run/netns/{namespace}"})
         bundle = self.directory / "control"
         (bundle / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        return _read("control", run_program(["crun", "run", "--bundle", str(bundle), NAMES[0]], timeout=_TIMEOUT), b"")
+        crun = ["crun", "run", "--bundle", str(bundle), NAMES[0]]
+        if leaks:
+            crun = ["sh", "-c", 'exec crun "$@" 3</sys/fs/cgroup', "crun", "run", "--preserve-fds=1", *crun[2:]]
+        return _read("control", run_program(crun, timeout=_TIMEOUT), b"")
 
     @contextlib.contextmanager
     def unprotected_network(self, addresses: Sequence[str]) -> Iterator[str]:
@@ -180,6 +216,7 @@ class Zones:
         run_program(["ip", "netns", "add", name])
         try:
             commands = ["link add a0 type veth peer name a1", "link set lo up", "link set a0 up", "link set a1 up"]
+            commands.append("route add default dev a1")  # Else it answers nobody whose address it has no way to.
             commands += [f"address add {address} dev lo {'nodad' if ':' in address else ''}" for address in addresses]
             for command in commands:
                 run_program(["ip", "-n", name, *command.split()])
@@ -187,9 +224,9 @@ class Zones:
         finally:
             run_quietly(["ip", "netns", "delete", name])
 
-    def _converge(self, declared: list[dict[str, Any]]) -> None:
+    def _converge(self, declared: list[dict[str, Any]], sizes: dict[str, Any]) -> None:
         # Whatever images of the host's zones are unused stay: an attack deletes its own.
-        report = converge(self.store, declared, {}, {}, Policy(keep_unused=1_000_000, retry=True, start_timeout=240), check=False)
+        report = converge(self.store, declared, sizes, {}, Policy(keep_unused=1_000_000, retry=True, start_timeout=240), check=False)
         if report.failures:
             raise RingfenceError("; ".join(report.failures))
 

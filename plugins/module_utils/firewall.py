@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ringfence.zones authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The zones' nftables table on the host: what it shall be, whether it is loaded, and loading it."""
+"""The zones' nftables tables on the host: what they shall be, whether they are loaded, and loading them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,25 @@ from ansible_collections.ringfence.zones.plugins.module_utils.domain import Defi
 from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
+_TABLE = "ringfence"
+_FAMILIES = ("inet", "arp")
 _KEPT = "network.nft"
 """The file in the store that the unit ringfence-network loads at boot."""
 
 
 def rules(definitions: Iterable[Definition]) -> str:
-    """The table of a host that has these zones."""
+    """The tables of a host that has these zones."""
     links = {definition.zone.name: _link(definition) for definition in definitions}
     return network.ruleset(links, routes_others=routes_others())
 
 
 def is_loaded(store: Store, text: str) -> bool:
-    """Whether this table is loaded, and kept for the next boot of the host."""
-    return kept(store) == text and has_table("ringfence")
+    """Whether these tables are loaded, and kept for the next boot of the host."""
+    return kept(store) == text and all(has_table(family, _TABLE) for family in _FAMILIES)
 
 
 def load(store: Store, text: str) -> None:
-    """Replace the table at once as a whole; it is kept only if it loads."""
+    """Replace the tables at once as a whole; they are kept only if they load."""
     run(["nft", "-f", "-"], stdin=text.encode())
     write_atomically(store.root / _KEPT, text.encode())
 
@@ -41,12 +43,17 @@ def kept(store: Store) -> str:
 
 
 def listed() -> str:
-    """The table as nft lists it; empty if it is not loaded.
+    """The tables as nft lists them; empty if that of the family ``inet`` is not loaded.
 
     :raises RingfenceError: when nft does not answer.
     """
+    loaded = _listed("inet")
+    return loaded and loaded + _listed("arp")
+
+
+def _listed(family: str) -> str:
     try:
-        return run(["nft", "list", "table", "inet", "ringfence"], timeout=20).decode("utf-8", "replace")
+        return run(["nft", "list", "table", family, "ringfence"], timeout=20).decode("utf-8", "replace")
     except CommandFailed as error:
         if "No such file or directory" in error.output:
             return ""
@@ -54,11 +61,11 @@ def listed() -> str:
 
 
 def as_listed(text: str) -> str:
-    """How nft would list this table. It is loaded in a network namespace of its own, which ends with the command.
+    """How nft would list these tables. They are loaded in a network namespace of its own, which ends with the command.
 
     :raises RingfenceError: when nft does not load it.
     """
-    script = "nft -f - && nft list table inet ringfence"
+    script = "nft -f - && nft list table inet ringfence && nft list table arp ringfence"
     return run(["unshare", "--net", "sh", "-c", script], stdin=text.encode(), timeout=20).decode("utf-8", "replace")
 
 

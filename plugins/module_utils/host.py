@@ -19,7 +19,8 @@ IPv6 forwarding is turned on by the script ``vif``, which is told by what it lea
 
 # linux/netfilter/nf_tables.h and nfnetlink.h: the subsystem of nftables is the upper byte of a message's type.
 _NETLINK_NETFILTER, _NLM_F_REQUEST = 12, 1
-_NEW_TABLE, _GET_TABLE, _NFTA_TABLE_NAME, _NFPROTO_INET = 0x0A00, 0x0A01, 1, 1
+_NEW_TABLE, _GET_TABLE, _NFTA_TABLE_NAME = 0x0A00, 0x0A01, 1
+_FAMILIES = {"inet": 1, "arp": 3}
 
 _LISTEN = "0A"
 _UNCONNECTED = "07"
@@ -43,11 +44,11 @@ def routes_others() -> frozenset[str]:
     return frozenset(family for family, switch in switches.items() if _is_on(switch) and not ours[family])
 
 
-def has_table(name: str) -> bool:
-    """Whether nftables has this table of the family inet. Asked of the kernel itself: nft would read all that is in its tables."""
+def has_table(family: str, name: str) -> bool:
+    """Whether nftables has this table. Asked of the kernel itself: nft would read all that is in its tables."""
     attribute = name.encode() + b"\0"
     length = len(attribute) + 4
-    body = struct.pack("=BBHHH", _NFPROTO_INET, 0, 0, length, _NFTA_TABLE_NAME) + attribute + bytes(-length % 4)
+    body = struct.pack("=BBHHH", _FAMILIES[family], 0, 0, length, _NFTA_TABLE_NAME) + attribute + bytes(-length % 4)
     message = struct.pack("=IHHII", len(body) + 16, _GET_TABLE, _NLM_F_REQUEST, 1, 0) + body
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.settimeout(10)

@@ -72,7 +72,7 @@ def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
 
 
 def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str:
-    """The nftables table ``inet ringfence`` as one transaction that replaces it. No other table is touched.
+    """The nftables tables ``inet ringfence`` and ``arp ringfence`` as one transaction that replaces them. No other table is touched.
 
     Closed unless declared: between zones, from a zone to the host, and from a zone to the network.
 
@@ -105,9 +105,25 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
         "        drop",
         "    }",
         "}",
+        *_arp([f'"{interface(link.index)}" . {address(link.index)}' for link in ordered]),
         "",
     ]
     return "\n".join(lines)
+
+
+def _arp(senders: Sequence[str]) -> list[str]:
+    """The table for ARP, which the other one does not see. A host keeps an entry of whoever asks it, so no zone asks in another's name."""
+    return [
+        "table arp ringfence",
+        "delete table arp ringfence",
+        "table arp ringfence {",
+        *_collection("set senders", "ifname . ipv4_addr", senders),
+        "    chain asking {",
+        "        type filter hook input priority filter; policy accept;",
+        '        iifname "rz*" iifname . arp saddr ip != @senders drop',
+        "    }",
+        "}",
+    ]
 
 
 def _collection(head: str, kind: str, elements: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ import dataclasses
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
@@ -29,12 +29,11 @@ NOT_TESTED = "not_tested"
 _MOST_EVIDENCE = 20
 _MOST_CHARACTERS = 240
 _ATTACK = "needs depth attack: observing cannot show it"
-_NO_ATTACK = "needs an attack, and there is none yet: observing cannot show it"
 EVERY = 0
 """Stands for every promise among the reasons why one could not be attacked."""
 
-_IDENTITY_PARTS = ("chain spoofed", "set sources", "set sources6")
-"""The parts of the nftables table that keep a zone from claiming the address of another."""
+_IDENTITY_PARTS = ("chain spoofed", "set sources", "set sources6", "chain asking", "set senders")
+"""The parts of the nftables tables that keep a zone from claiming the address of another."""
 
 _ORDINARY_DEVICES = ("emulator", "disk", "interface", "console", "controller", "memballoon", "input")
 _CONSOLE_BOUND = 64 * 1024 * 1024
@@ -61,10 +60,11 @@ class Judgement:
 
 @dataclasses.dataclass(frozen=True)
 class Attacks:
-    """What was attacked: all attempts, and by promise why it could not be attacked."""
+    """What was attacked: all attempts, by promise why it could not be attacked, and which promises were to be."""
 
     attempts: Sequence[attack_result.Attempt]
     faults: Mapping[int, str]
+    promises: Collection[int] = frozenset(attack_result.TESTED)
 
     def of(self, number: int) -> list[attack_result.Attempt]:
         """The attempts to break one promise."""
@@ -146,7 +146,7 @@ def _zone(zone: Domain) -> dict[str, Any]:
 
 def _row(promise: Promise, facts: Facts, attacks: Attacks | None) -> dict[str, Any]:
     result, why, evidence = _result(promise, facts)
-    attacked = attacks is not None and promise.number in attack_result.TESTED
+    attacked = attacks is not None and promise.number in attacks.promises
     if attacks is not None and attacked and result != BROKEN:
         fault = attacks.faults.get(promise.number) or attacks.faults.get(EVERY)
         seen = evidence
@@ -154,8 +154,6 @@ def _row(promise: Promise, facts: Facts, attacks: Attacks | None) -> dict[str, A
         if result != BROKEN and fault:
             result, why = NOT_TESTED, f"the attack could not be made: {fault}"
         evidence = evidence + seen
-    elif attacks is not None and why == _ATTACK:
-        why = _NO_ATTACK
     told = [inert(line) for line in evidence[:_MOST_EVIDENCE]]
     if len(evidence) > _MOST_EVIDENCE:
         told.append(f"and {len(evidence) - _MOST_EVIDENCE} more")

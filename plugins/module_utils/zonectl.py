@@ -26,6 +26,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT,
 
 _STEP = 1 << 16
 """Bytes of a log that are read at once."""
+
+_LONGEST = 1 << 16
+"""Bytes of a line without an end after which it is shown: a zone may never end one."""
+
 _POLL = 0.5
 
 _OF_KERNEL = re.compile(r"\[ *\d+\.\d{6}\] |ringfence: ")
@@ -85,6 +89,8 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
             if not chunk:
                 time.sleep(_POLL)
             *whole, rest = (rest + chunk).split(b"\n")
+            if len(rest) > _LONGEST:
+                whole, rest = [*whole, rest], b""
             yield from filter(wanted, map(_line, whole))
 
 

@@ -36,12 +36,19 @@ options:
   depth:
     description:
       - V(observe) reads only. V(attack) attacks with zones of its own, and takes minutes and 256 MiB of Xen's free memory; declared zones
-        are not touched. The nftables table of all zones is loaded anew, as it is whenever a zone begins.
+        are not touched, and share the host with floods of 10 s each. It ends after 25 minutes. The nftables table of all zones is loaded
+        anew, as it is whenever a zone begins.
       - While it lasts, containers with all privileges run on the host itself for control; use it where that is acceptable.
       - In check mode nothing is attacked, and what needs an attack is not tested.
     type: str
     choices: [observe, attack]
     default: observe
+  promises:
+    description:
+      - With O(depth=attack), the numbers of the promises to attack; the others are judged by what is observed. Without it, all are attacked
+        that can be.
+    type: list
+    elements: int
 author:
   - the ringfence.zones authors (@ringfence)
 attributes:
@@ -141,7 +148,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import attack, boot, verify, verify_observe
+from ansible_collections.ringfence.zones.plugins.module_utils import attack, attack_result, boot, verify, verify_observe
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -158,6 +165,7 @@ def main() -> None:
             "dom0_cpus": {"type": "int", "default": 0},
             "xen_options": {"type": "list", "elements": "str", "default": []},
             "depth": {"type": "str", "choices": ["observe", "attack"], "default": "observe"},
+            "promises": {"type": "list", "elements": "int"},
         },
         supports_check_mode=True,
     )
@@ -166,12 +174,21 @@ def main() -> None:
         options = boot.parse_options(given["dom0_memory"], given["dom0_cpus"], given["xen_options"], _TRIAL_TIMEOUT)
     except RingfenceError as error:
         module.fail_json(msg=str(error))
+    promises = set(attack_result.TESTED if given["promises"] is None else given["promises"])
+    unknown = sorted(promises - set(attack_result.TESTED))
+    if unknown:
+        accepted = ", ".join(map(str, attack_result.TESTED))
+        module.fail_json(msg=f"promises: {', '.join(map(str, unknown))} cannot be attacked; accepted: {accepted}")
     store = Store(Path(given["store"]))
     facts = verify_observe.observe(store, options)
     attacks = None
     if given["depth"] == "attack":
         refused = "the module runs in check mode" if module.check_mode else None if facts.in_xen else "this host is not booted into Xen"
-        attacks = verify.Attacks([], {verify.EVERY: refused}) if refused else verify.Attacks(*attack.attack(store))
+        try:
+            attempts, faults = ([], {verify.EVERY: refused}) if refused else attack.attack(store, promises)
+        except KeyboardInterrupt as error:
+            module.fail_json(msg=f"the attack was ended ({error or 'interrupted'}), and what it had made is removed; there is no report")
+        attacks = verify.Attacks(attempts, faults, promises)
     module.exit_json(changed=False, report=verify.report(facts, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), attacks))
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network
+from ansible_collections.ringfence.zones.plugins.module_utils.attacks import arp
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.network import Link
 
@@ -314,6 +315,21 @@ def find_claimed() -> dict[str, bool]:
     return found
 
 
+def find_asked() -> dict[str, bool]:
+    """Whether the host keeps entries of machines in whose name a zone asks by ARP."""
+
+    def kept() -> bool:
+        with inside("zone1"):
+            arp.attack("eth0", network.GATEWAY)
+        known = subprocess.run(["ip", "neighbour", "show", "dev", "rz1"], check=True, capture_output=True).stdout.decode()
+        return arp.NETWORK in known
+
+    found = {"a zone's questions in foreign names": kept()}
+    run("nft", "delete", "table", "arp", "ringfence")
+    found["without rules: a zone's questions in foreign names"] = kept()
+    return found
+
+
 def main() -> None:
     """Set all of it up, and print who reaches whom."""
     fakes = Path("/run/fakes")
@@ -354,6 +370,7 @@ def main() -> None:
     found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
     found |= find_claimed()
+    found |= find_asked()
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_without_rules(family).items()}
     # What the script does not do: the switch for all alone.
     of_ipv6_on("all", "forwarding", "1")

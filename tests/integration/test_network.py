@@ -64,9 +64,11 @@ REACHABLE = {f"{family}: {connection}" for family in ("IPv4", "IPv6") for connec
     "the host keeps its default route",
     "without rules: a zone's announcement of a router",
     "without rules: a zone's claim of another's address",
+    "without rules: a zone's questions in foreign names",
 }
 UNREACHABLE = {f"{family}: {connection}" for family in ("IPv4", "IPv6") for connection in NOT_OF_EITHER_FAMILY} | {
     "a zone's announcements",
+    "a zone's questions in foreign names",
     "a zone's announcements, against the rules alone",
     "on a router for IPv4: outside through the host by IPv6",
     "with forwarding alone: the host keeps its default route",
@@ -131,12 +133,13 @@ def test_nftables_takes_the_rules_again_and_again(links: dict[str, Link], tmp_pa
     rules.write_text(ruleset(links, routes_others=()))
     load = f"nft -f {rules} && nft -c -f {rules} && nft -f {rules} && nft list tables"
     done = subprocess.run([*APART, "sh", "-c", load], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
-    assert (done.returncode, done.stdout.decode()) == (0, "table inet ringfence\n"), done.stderr.decode()
+    assert (done.returncode, done.stdout.decode()) == (0, "table inet ringfence\ntable arp ringfence\n"), done.stderr.decode()
 
 
-def test_whether_the_table_is_there_is_asked_of_the_kernel() -> None:
-    asked = "from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table; print(has_table('ringfence'))"
-    ask = shlex.join([sys.executable, "-c", asked])
-    script = f"{ask}; nft add table ip ringfence; {ask}; nft add table inet ringfence; {ask}; nft delete table inet ringfence; {ask}"
-    done = subprocess.run([*APART, "sh", "-euc", script], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
-    assert done.stdout.split() == [b"False", b"False", b"True", b"False"], done.stderr
+def test_whether_a_table_is_there_is_asked_of_the_kernel() -> None:
+    library = "from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table"
+    ask = shlex.join([sys.executable, "-c", f"{library}; print(has_table('inet', 'ringfence'), has_table('arp', 'ringfence'))"])
+    steps = [ask, "nft add table ip ringfence", ask, "nft add table inet ringfence", ask, "nft add table arp ringfence", ask]
+    steps += ["nft delete table inet ringfence", ask]
+    done = subprocess.run([*APART, "sh", "-euc", "; ".join(steps)], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+    assert done.stdout.decode().splitlines() == ["False False", "False False", "True False", "True True", "False True"], done.stderr

@@ -43,6 +43,8 @@ CHANGES = {
     "nft flush chain inet ringfence spoofed": "chain spoofed",
     "nft add chain inet ringfence mine": "chain mine",
     "nft add element inet ringfence sources '{ \"rz1\" . 198.18.0.2 }'": "set sources",
+    "nft flush chain arp ringfence asking": "chain asking",
+    "nft add element arp ringfence senders '{ \"rz1\" . 198.18.0.2 }'": "set senders",
     "nft add element inet ringfence published_tcp '{ 22 : 198.18.0.1 . 22 }'": "map published_tcp",
 }
 

@@ -294,7 +294,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(converge, "booted_into_xen", lambda: True)
     monkeypatch.setattr(converge, "listening_ports", set)
     monkeypatch.setattr(firewall, "run", host.run)
-    monkeypatch.setattr(firewall, "has_table", lambda _name: host.table is not None)
+    monkeypatch.setattr(firewall, "has_table", lambda _family, _name: host.table is not None)
     monkeypatch.setattr(zone_files, "run", host.run)
     monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import boot, network, verify
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Secret
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import Entry, cpio_archive
@@ -383,6 +384,14 @@ def test_the_report_says_what_it_is() -> None:
     assert told["versions"] == {"xen": "4.20\\n", "packages": {"crun": "1.21"}, "runtime": None}
     assert told["information"]["xen_log"] == ["a\\x07b"] * 60
     assert [zone["name"] for zone in told["zones"]] == ["db", "web"]
+
+
+def test_promises_that_were_not_to_be_attacked_are_judged_by_what_was_observed() -> None:
+    attempt = Attempt(9, "a: forge", True, "it arrives", True, "it arrives")
+    found = {row["number"]: row for row in verify.rows(healthy(), verify.Attacks([attempt], {}, {9}))}
+    assert (found[9]["depth"], found[9]["result"]) == ("attack", "broken")
+    assert (found[10]["depth"], found[10]["result"]) == ("observe", "held")
+    assert found[2]["why"].startswith("needs depth attack")
 
 
 def test_the_documentation_describes_each_key_and_each_promise() -> None:

@@ -132,6 +132,17 @@ def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.M
     lines.close()  # type: ignore[attr-defined]
 
 
+def test_a_line_without_an_end_is_shown_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zonectl, "_LONGEST", 3)
+    log = tmp_path / "log"
+    log.write_bytes(b"old\n")
+    lines = lines_of(log, 1, follow=True)
+    assert next(lines) == "old"
+    log.write_bytes(b"old\nfour\x1b")
+    assert next(lines) == "four\\x1b"
+    lines.close()  # type: ignore[attr-defined]
+
+
 def test_a_table_has_no_control_characters() -> None:
     assert table([["A", "B"], ["x\x1b", "y"]]) == "A      B\nx\\x1b  y"
     assert printable("zone\u202e é") == "zone\\u202e é"

