@@ -147,8 +147,12 @@ def recorded(reference: str, digest: str) -> str:
 
 def host_architecture() -> str:
     """The OCI name of this machine's architecture, such as ``amd64``."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
+    return oci_architecture(platform.machine())
+
+
+def oci_architecture(name: str) -> str:
+    """The OCI name of an architecture that has the kernel's name, or that one already."""
+    return _ARCHITECTURES.get(name, name)
 
 
 def resolve(reference: str, architecture: str | None = None) -> Resolved:
@@ -186,6 +190,19 @@ def fetch(resolved: Resolved, into: Path) -> Path:
             "run again, and declare it by digest (NAME@sha256:…)"
         )
     return into
+
+
+def fetch_all(reference: Reference, into: Path, tag: str) -> None:
+    """Copy what ``reference`` names, for all architectures, into the OCI layout ``into`` under ``tag``, unchanged.
+
+    :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
+    """
+    # As in :func:`fetch`, a layout cannot hold signatures.
+    argv = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--remove-signatures"]
+    try:
+        run([*argv, reference.for_skopeo(), f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
+    except CommandFailed as error:
+        raise _explain(reference, error) from error
 
 
 def _parse_docker(text: str, rest: str) -> Reference:
@@ -283,7 +300,7 @@ def _resolved(
     raw_config = read_config(config_digest)
     _verify(reference, "configuration", config_digest, raw_config)
     config = _parse_document(reference, raw_config)
-    found = f"{config.get('os', 'linux')}/{_normal(config.get('architecture', architecture))}"
+    found = f"{config.get('os', 'linux')}/{oci_architecture(str(config.get('architecture', architecture)))}"
     if found != f"linux/{architecture}":
         raise WrongArchitecture(f"image {reference} is for {found}; this host needs linux/{architecture}")
     return Resolved(reference, digest, named_digest, architecture, manifest, config)
@@ -294,7 +311,7 @@ def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> s
     offered = []
     for entry in index["manifests"]:
         where = entry.get("platform") or {}
-        name = f"{where.get('os')}/{_normal(where.get('architecture'))}"
+        name = f"{where.get('os')}/{oci_architecture(str(where.get('architecture')))}"
         if name == f"linux/{architecture}":
             return str(entry.get("digest"))
         if not name.startswith("unknown/"):  # build attestations
@@ -302,10 +319,6 @@ def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> s
     raise WrongArchitecture(
         f"image {reference} is offered for {', '.join(sorted(set(offered))) or 'no platform'}; this host needs linux/{architecture}"
     )
-
-
-def _normal(architecture: Any) -> str:
-    return _ARCHITECTURES.get(str(architecture), str(architecture))
 
 
 def _inspect(reference: Reference, *options: str, digest: str | None = None) -> bytes:

@@ -17,7 +17,7 @@ def test_a_boot_image_yields_release_and_kernel_without_the_appended_relocations
 
 def test_a_payload_that_is_not_gzip_is_followed_by_its_size() -> None:
     payload = lzma.compress(samples.elf() + b"relocations")
-    assert unpack(samples.bzimage(compressed=payload)).elf == samples.elf()
+    assert unpack(samples.bzimage(compressed=payload)).kernel == samples.elf()
 
 
 def test_the_section_table_is_part_of_the_kernel() -> None:
@@ -25,7 +25,7 @@ def test_the_section_table_is_part_of_the_kernel() -> None:
     struct.pack_into("<Q", kernel, 0x28, len(kernel))
     struct.pack_into("<HH", kernel, 0x3A, 64, 1)
     kernel += bytes(64)
-    assert unpack(samples.bzimage(bytes(kernel))).elf == bytes(kernel)
+    assert unpack(samples.bzimage(bytes(kernel))).kernel == bytes(kernel)
 
 
 @pytest.mark.parametrize(
