@@ -182,7 +182,10 @@ def _published(reference: registry.Reference, architecture: str) -> tuple[Publis
 def _download(source: DebianKernel, work: Path) -> Path:
     directory = work / "download"
     directory.mkdir()
-    run(["env", f"--chdir={directory}", "apt-get", "--quiet", "download", f"{source.package}:{source.architecture}={source.version}"], timeout=3600)
+    run(
+        ["env", f"--chdir={directory}", "apt-get", "--quiet", "download", f"{source.package}:{source.architecture}={source.version}"],
+        timeout=3600,
+    )
     (path,) = directory.glob("*.deb")
     digest = file_digest(path)
     if digest != source.digest:
@@ -210,7 +213,9 @@ def _build(
             boot_image.require_modes(boot)
         config = (tree / "boot" / f"config-{boot.release}").read_bytes()
         if not re.search(rb"^CONFIG_XEN=y$", config, re.MULTILINE):
-            raise boot_image.InvalidKernel(f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y")
+            raise boot_image.InvalidKernel(
+                f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y"
+            )
     except (boot_image.InvalidKernel, OSError) as error:
         raise RingfenceError(f"{what}: {error}") from error
     metadata = {

@@ -92,8 +92,8 @@ def zone_modules(index: ModuleIndex, config: str | None) -> dict[str, tuple[str,
     missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if name not in modules]
     if missing and config is None:
         raise RingfenceError(
-            f"it has no module for {', '.join(missing)}, and whether that is built in cannot be checked without the kernel's configuration; "
-            "add it to the image as boot/config-RELEASE, or use a kernel that carries it (CONFIG_IKCONFIG)"
+            f"it has no module for {', '.join(missing)}, and whether that is built in cannot be checked without the kernel's "
+            "configuration; add it to the image as boot/config-RELEASE, or use a kernel that carries it (CONFIG_IKCONFIG)"
         )
     if missing:
         raise RingfenceError(f"it lacks, built in or as a module, what a zone needs: {', '.join(missing)}; use a kernel that has it")
