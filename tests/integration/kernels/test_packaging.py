@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
@@ -163,5 +162,5 @@ def test_a_damaged_image_for_another_architecture_is_not_joined(make_deb: MakeDe
     (tmp_path / "layout" / "blobs" / "sha256" / layer["digest"][7:]).write_bytes(b"damaged")
     before = json.loads((tmp_path / "layout" / "index.json").read_bytes())
     with pytest.raises(registry.DigestMismatch):
-        _package(dataclasses.replace(make_deb("amd64")), destination)
+        _package(make_deb("amd64"), destination)
     assert json.loads((tmp_path / "layout" / "index.json").read_bytes()) == before
