@@ -214,7 +214,7 @@ def _build(
         config = (tree / "boot" / f"config-{boot.release}").read_bytes()
         if not re.search(rb"^CONFIG_XEN=y$", config, re.MULTILINE):
             raise boot_image.InvalidKernel(
-                f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y"
+                f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y; use one that has"
             )
     except (boot_image.InvalidKernel, OSError) as error:
         raise RingfenceError(f"{what}: {error}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 from collections.abc import Callable
@@ -132,6 +133,63 @@ def test_a_host_takes_the_kernel_of_its_architecture(
     ):
         converge(other, [Declared("stable", image)], check=False)
     assert deployed(other) == {}
+
+
+def _repository(directory: Path, sources: list[kernel_image.DebianKernel]) -> Path:
+    """An apt configuration of an archive with the given kernels, and metapackages that depend on them; apt's own architecture is amd64."""
+    stanzas = []
+    for source in sources:
+        assert source.path
+        kernel = f"linux-image-6.12.1-{source.architecture}"
+        name = f"{kernel}.deb"
+        (directory / name).write_bytes(source.path.read_bytes())
+        common = f"Version: {source.version}\nArchitecture: {source.architecture}\nMaintainer: A <a@example>\n"
+        rest = f"Filename: ./{name}\nSize: {(directory / name).stat().st_size}\nSHA256: {source.digest.removeprefix('sha256:')}\n"
+        stanzas.append(f"Package: {kernel}\n{common}{rest}")
+        stanzas.append(f"Package: linux-image-sample\n{common}Depends: {kernel} (= {source.version})\n{rest}")
+    (directory / "Packages").write_text("\n".join(stanzas))
+    for name in ("lists/partial", "cache/archives/partial"):
+        (directory / name).mkdir(parents=True)
+    (directory / "status").touch()
+    (directory / "sources.list").write_text(f"deb [trusted=yes] file:{directory} ./\n")
+    settings = {
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64,arm64",
+        "APT::Sandbox::User": "root",
+        "Dir::Cache": f"{directory}/cache",
+        "Dir::Etc::sourcelist": f"{directory}/sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State": str(directory),
+        "Dir::State::lists": f"{directory}/lists",
+        "Dir::State::status": f"{directory}/status",
+    }
+    (directory / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
+    return directory / "apt.conf"
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("linux-image-sample", "amd64"), ("linux-image-sample:arm64", "arm64")])
+def test_apt_finds_and_downloads_the_kernel_of_an_architecture(
+    make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, architecture: str
+) -> None:
+    (tmp_path / "archive").mkdir()
+    sources = {each: make_deb(each) for each in ("amd64", "arm64")}
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", list(sources.values()))))
+    subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
+    found = kernel_image.from_apt(name)
+    assert (found.package, found.architecture) == (f"linux-image-6.12.1-{architecture}", architecture)
+    assert (found.version, found.digest, found.path) == ("6.12.1-1", sources[architecture].digest, None)
+    assert _package(found, f"oci:{tmp_path}/layout:1").changed
+    assert registry.resolve(f"oci:{tmp_path}/layout:1", architecture).architecture == architecture
+
+
+def test_a_download_that_is_not_what_apt_announced_is_refused(make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "archive").mkdir()
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", [make_deb("amd64")])))
+    subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
+    announced = dataclasses.replace(kernel_image.from_apt("linux-image-sample"), digest=f"sha256:{'0' * 64}")
+    with pytest.raises(RingfenceError, match=r"the download has the digest sha256:\w+ instead of sha256:0000"):
+        _package(announced, f"oci:{tmp_path}/layout:1")
+    assert not (tmp_path / "layout").exists()
 
 
 BAD = {
