@@ -32,7 +32,7 @@ def make_deb(tmp_path: Path) -> MakeDeb:
         (tree / "DEBIAN").mkdir()
         control = f"Package: linux-image-sample\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: A <a@example>\n"
         (tree / "DEBIAN" / "control").write_text(f"{control}Description: A kernel\n")
-        kernel = {"amd64": samples.bzimage, "arm64": samples.arm64_image}.get(architecture, samples.bzimage)()
+        kernel = samples.arm64_image() if architecture == "arm64" else samples.bzimage()
         (tree / "boot" / f"vmlinuz-{samples.RELEASE}").write_bytes(kernel if image is None else image)
         (tree / "boot" / f"config-{samples.RELEASE}").write_text(config)
         path = tree.with_suffix(".deb")
