@@ -57,6 +57,10 @@ class ImageNotFound(ImageError):
     """The registry or the file answers, and has no such image."""
 
 
+class IncompleteIndex(ImageError):
+    """The index is there, and an image that it lists is not."""
+
+
 class RegistryUnreachable(ImageError):
     """The registry gives no answer that could be used."""
 
@@ -255,7 +259,7 @@ def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
     digest = _choose(reference, document, architecture) if "manifests" in document else named_digest
     with ThreadPoolExecutor(2) as pool:  # each skopeo takes seconds of start-up on a slow host
         config = pool.submit(_inspect, reference, "--config", "--raw", digest=digest)
-        manifest = raw if digest == named_digest else _inspect(reference, "--raw", digest=digest)
+        manifest = raw if digest == named_digest else _listed(reference, digest, lambda: _inspect(reference, "--raw", digest=digest))
     return _resolved(reference, architecture, digest, named_digest, manifest, lambda unused: config.result())
 
 
@@ -278,7 +282,7 @@ def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
     if "manifests" in document:
         _verify(reference, "index", named_digest, raw)
         digest = _choose(reference, document, architecture)
-        raw = blob(digest)
+        raw = _listed(reference, digest, lambda: blob(digest))
     return _resolved(reference, architecture, digest, named_digest, raw, blob)
 
 
@@ -319,6 +323,16 @@ def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> s
     raise WrongArchitecture(
         f"image {reference} is offered for {', '.join(sorted(set(offered))) or 'no platform'}; this host needs linux/{architecture}"
     )
+
+
+def _listed(reference: Reference, digest: str, read: Callable[[], bytes]) -> bytes:
+    """The manifest ``digest``, which an index lists."""
+    try:
+        return read()
+    except ImageNotFound as error:
+        raise IncompleteIndex(
+            f"image {reference}: its index lists {digest}, which is not there; publish all of its images again under another tag ({error})"
+        ) from error
 
 
 def _inspect(reference: Reference, *options: str, digest: str | None = None) -> bytes:

@@ -213,6 +213,24 @@ def test_a_bad_package_leaves_the_destination_as_it_was(
     assert (tmp_path / "layout" / "index.json").read_bytes() == before
 
 
+@pytest.mark.parametrize("place", ["docker://{registry}/kernels/sample:1", "oci:{directory}/layout:1"])
+def test_an_index_that_lacks_an_image_is_not_replaced(make_deb: MakeDeb, registry_address: str, tmp_path: Path, place: str) -> None:
+    """What it has for others would be lost."""
+    destination = place.format(registry=registry_address, directory=tmp_path)
+    first = _package(make_deb("amd64"), destination)
+    index = _index(_package(make_deb("arm64"), destination))
+    assert first.after
+    if place.startswith("oci:"):
+        (tmp_path / "layout" / "blobs" / "sha256" / first.after.digest[7:]).unlink()
+    else:
+        name = first.after.digest.removeprefix("sha256:")
+        (link,) = (tmp_path / "registry").rglob(f"_manifests/revisions/sha256/{name}/link")
+        link.unlink()
+    with pytest.raises(registry.IncompleteIndex, match=f"its index lists {first.after.digest}"):
+        _package(make_deb("amd64", "6.12.2-1"), destination)
+    assert registry.resolve(destination, "arm64").named_digest == index
+
+
 def test_a_damaged_image_for_another_architecture_is_not_joined(make_deb: MakeDeb, tmp_path: Path) -> None:
     destination = f"oci:{tmp_path}/layout:1"
     _package(make_deb("arm64"), destination)
