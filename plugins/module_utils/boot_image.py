@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import struct
 
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
@@ -14,6 +15,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 
 _BOOT_PROTOCOL = 0x0208
 """The first version of the x86 boot protocol whose header says where the payload is (Linux 2.6.26)."""
+
+_CONFIG_START, _CONFIG_END = b"IKCFG_ST", b"IKCFG_ED"
 
 _PT_NOTE = 4
 _EM_X86_64 = 62
@@ -30,19 +33,21 @@ class InvalidKernel(RingfenceError):
 
 @dataclasses.dataclass(frozen=True)
 class BootImage:
-    """An unpacked boot image: ``release`` as in ``uname -r``, ``elf`` the kernel that Xen loads without unpacking it again."""
+    """An unpacked boot image: ``release`` as in ``uname -r``, ``kernel`` what Xen loads without unpacking it again (x86: an ELF file)."""
 
     release: str
-    elf: bytes
+    kernel: bytes
 
 
 def unpack(image: bytes) -> BootImage:
-    """Unpack a bzImage by its header (Linux, Documentation/arch/x86/boot.rst).
+    """Unpack a bzImage by its header (Linux, Documentation/arch/x86/boot.rst). A vmlinux, an ELF file, is what it would yield.
 
-    :raises InvalidKernel: if it is no bzImage, truncated or damaged.
+    :raises InvalidKernel: if it is neither, truncated or damaged.
     """
+    if image.startswith(b"\x7fELF"):
+        return BootImage(_banner_release(image), _without_relocations(image))
     if image[0x202:0x206] != b"HdrS" or len(image) < 0x250:
-        raise InvalidKernel("not an x86 boot image (bzImage): the signature 'HdrS' is not at offset 0x202")
+        raise InvalidKernel("not an x86 boot image: neither an ELF file (vmlinux) nor one with 'HdrS' at offset 0x202 (bzImage)")
     (protocol,) = struct.unpack_from("<H", image, 0x206)
     if protocol < _BOOT_PROTOCOL:
         raise InvalidKernel(f"boot protocol {protocol >> 8}.{protocol & 255:02}; 2.08 or later is needed to find the kernel in the image")
@@ -63,6 +68,27 @@ def unpack(image: bytes) -> BootImage:
     return BootImage(_release(image), _without_relocations(plain))
 
 
+def unpack_arm64(image: bytes) -> BootImage:
+    """Unpack an arm64 boot image, ``Image`` or ``Image.gz`` (Linux, Documentation/arch/arm64/booting.rst).
+
+    :raises InvalidKernel: if it is neither, or the compressed one is truncated or damaged.
+    """
+    try:
+        plain = decompress(image) if image.startswith(b"\x1f\x8b") else image
+    except RingfenceError as error:
+        raise InvalidKernel(f"the kernel in the boot image cannot be unpacked: {error}") from error
+    if plain[0x38:0x3C] != b"ARM\x64":
+        raise InvalidKernel("not an arm64 boot image (Image or Image.gz): the signature 'ARM\\x64' is not at offset 0x38")
+    return BootImage(_banner_release(plain), plain)
+
+
+def configuration(boot: BootImage) -> bytes | None:
+    """The ``.config`` that a kernel carries if it is built with CONFIG_IKCONFIG (Linux, kernel/configs.c); else ``None``."""
+    start = boot.kernel.find(_CONFIG_START)
+    end = boot.kernel.find(_CONFIG_END, start)
+    return decompress(boot.kernel[start + len(_CONFIG_START) : end]) if 0 <= start < end else None
+
+
 def require_modes(boot: BootImage) -> tuple[str, ...]:
     """The kinds of Xen guest that the kernel can be: ``pv``, ``pvh`` or both, by the notes that Xen's loader looks for.
 
@@ -70,7 +96,7 @@ def require_modes(boot: BootImage) -> tuple[str, ...]:
 
     :raises InvalidKernel: if it can be neither.
     """
-    notes = _xen_notes(boot.elf)
+    notes = _xen_notes(boot.kernel)
     modes = []
     if XEN_ELFNOTE_ENTRY in notes and notes.get(XEN_ELFNOTE_XEN_VERSION, b"").rstrip(b"\0") == b"xen-3.0":
         modes.append("pv")
@@ -91,6 +117,14 @@ def _release(image: bytes) -> str:
     if not pointer or not words:
         raise InvalidKernel("the boot image does not say its version")
     return words[0].decode("ascii", "replace")
+
+
+def _banner_release(kernel: bytes) -> str:
+    """The release in the line with which the kernel greets, as it stands in the uncompressed kernel (Linux, init/version.c)."""
+    banner = re.search(rb"Linux version ([!-~]+) \(", kernel)
+    if not banner:
+        raise InvalidKernel("the kernel does not say its version ('Linux version …'); it is truncated or no kernel of Linux")
+    return banner[1].decode("ascii")
 
 
 def _without_relocations(elf: bytes) -> bytes:

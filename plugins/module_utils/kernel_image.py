@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packages a Debian kernel as an OCI image in the field's layout (see ``kernel_layout``)."""
+"""Packages a Debian kernel as an OCI image in the field's layout (see ``kernel_layout``).
+
+A destination holds one image for each architecture: what is there for another one stays, and an index over both takes the tag.
+"""
 
 from __future__ import annotations
 
@@ -19,12 +22,16 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, kernel_layout, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
 
 _PACKAGING = "1"
 """Counts the ways this module has packaged kernels: raised when the same package becomes another image than before."""
 
-_ARCHITECTURES = {"amd64": "x86_64"}
+_ARCHITECTURES = {"amd64": "x86_64", "arm64": "aarch64"}
 """Debian's names, which are also OCI's, to the kernel's."""
+
+_TAG, _OTHERS = "kernel", "others"
+"""Tags of the layout in which the image is made: the image or the index, and what is at the destination."""
 
 _RELEASE = "ringfence.zones.kernel.release"
 _SOURCE = "ringfence.zones.kernel.source"
@@ -32,21 +39,25 @@ _SOURCE = "ringfence.zones.kernel.source"
 
 @dataclasses.dataclass(frozen=True)
 class DebianKernel:
-    """A kernel package. ``path`` is the file; ``None`` if apt would have to download it. ``sha256`` is that of the file, in hex."""
+    """A kernel package. ``path`` is the file; ``None`` if apt would have to download it. ``digest`` (``sha256:…``) is that of the file."""
 
     package: str
     version: str
     architecture: str
-    sha256: str
+    digest: str
     path: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Published:
-    """The image at the destination: its digest, and what else is known of it from its annotations."""
+    """The image for one architecture at the destination: its digest, and what else is known of it from its annotations.
+
+    ``index`` is the digest of the index over several architectures that it is in, ``None`` if it stands alone.
+    """
 
     digest: str
     annotations: Mapping[str, str]
+    index: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +73,8 @@ class Outcome:
 def package(source: DebianKernel, destination: str, flavor: str, *, check: bool) -> Outcome:
     """Bring the image of kernel ``source`` to ``destination``, unless what is there was packaged from the same input.
 
+    What ``destination`` holds for other architectures stays, in one index with the image.
+
     :param destination: ``docker://NAME[:TAG]``, ``oci:/DIRECTORY[:TAG]`` or ``oci-archive:/FILE[:TAG]``; without a tag it is ``latest``.
     :raises RingfenceError: if the package is no kernel for zones, or the destination cannot be read or written.
     """
@@ -71,7 +84,7 @@ def package(source: DebianKernel, destination: str, flavor: str, *, check: bool)
             f"package {source.package} is for {source.architecture}; kernels can be packaged for {', '.join(_ARCHITECTURES)}"
         )
     wanted = _annotations(source, flavor)
-    before = _published(reference, source.architecture)
+    before, is_shared = _published(reference, source.architecture)
     if before and wanted.items() <= before.annotations.items():
         return Outcome(False, reference, before, before)
     if check:
@@ -79,12 +92,14 @@ def package(source: DebianKernel, destination: str, flavor: str, *, check: bool)
     with tempfile.TemporaryDirectory(prefix="ringfence-kernel-") as directory:
         work = Path(directory)
         annotations, files = _build(source.path or _download(source, work), source, flavor, wanted, work)
-        digest = oci_layout.write_layout(work / "layout", files, source.architecture, annotations, "kernel")
-        after = Published(digest, annotations)
-        if before == after:
-            return Outcome(False, reference, before, after)
-        _copy(work / "layout", reference)
-    return Outcome(True, reference, before, after)
+        layout = work / "layout"
+        digest = oci_layout.write_layout(layout, files, source.architecture, annotations, _TAG)
+        index = None
+        if is_shared:
+            registry.fetch_all(reference, layout, _OTHERS)
+            index = oci_layout.join_index(layout, _TAG, _OTHERS)
+        _copy(layout, reference)
+    return Outcome(True, reference, before, Published(digest, annotations, index))
 
 
 def from_file(path: Path) -> DebianKernel:
@@ -98,21 +113,21 @@ def from_file(path: Path) -> DebianKernel:
         fields = _fields(run(["dpkg-deb", "--field", str(path), "Package", "Version", "Architecture"]))
     except CommandFailed as error:
         raise RingfenceError(f"deb {path}: not a Debian package that can be read: {error}") from error
-    with open(path, "rb") as handle:
-        sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
-    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], sha256, path)
+    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], file_digest(path), path)
 
 
 def from_apt(name: str) -> DebianKernel:
     """Describe the package that apt would install by ``name``, following a metapackage such as ``linux-image-amd64`` to its kernel.
+
+    :param name: with ``:ARCHITECTURE`` after it for another architecture than apt's own.
 
     :raises RingfenceError: if apt knows no such package.
     """
     fields = _apt_fields(name)
     # A metapackage depends on the kernel of the day, whose name begins with a version.
     if kernel := re.search(r"\blinux-image-\d[^\s,(]*", fields.get("Depends", "")):
-        fields = _apt_fields(kernel[0])
-    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], fields["SHA256"])
+        fields = _apt_fields(f"{kernel[0]}:{fields['Architecture']}")
+    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], f"sha256:{fields['SHA256']}")
 
 
 def upstream_version(version: str) -> str:
@@ -139,7 +154,7 @@ def _annotations(source: DebianKernel, flavor: str) -> dict[str, str]:
         "dev.edera.kernel.flavor": flavor,
         "org.opencontainers.image.title": source.package,
         "org.opencontainers.image.version": source.version,
-        _SOURCE: f"sha256:{source.sha256}",
+        _SOURCE: source.digest,
         "ringfence.zones.kernel.packaging": _PACKAGING,
     }
 
@@ -152,23 +167,29 @@ def _destination(text: str) -> registry.Reference:
     return dataclasses.replace(reference, tag=reference.tag or "latest")
 
 
-def _published(reference: registry.Reference, architecture: str) -> Published | None:
+def _published(reference: registry.Reference, architecture: str) -> tuple[Published | None, bool]:
+    """What the destination has for ``architecture``, and whether that is shared: an index, or the image for another architecture."""
     try:
         found = registry.resolve(str(reference), architecture)
     except registry.ImageNotFound:
-        return None
-    return Published(found.digest, found.manifest.get("annotations") or {})
+        return None, False
+    except registry.WrongArchitecture:
+        return None, True
+    index = found.named_digest if found.named_digest != found.digest else None
+    return Published(found.digest, found.manifest.get("annotations") or {}, index), index is not None
 
 
 def _download(source: DebianKernel, work: Path) -> Path:
     directory = work / "download"
     directory.mkdir()
-    run(["env", f"--chdir={directory}", "apt-get", "--quiet", "download", f"{source.package}={source.version}"], timeout=3600)
+    run(
+        ["env", f"--chdir={directory}", "apt-get", "--quiet", "download", f"{source.package}:{source.architecture}={source.version}"],
+        timeout=3600,
+    )
     (path,) = directory.glob("*.deb")
-    with open(path, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
-    if digest != source.sha256:
-        raise RingfenceError(f"package {source.package} {source.version}: the download has the digest {digest} instead of {source.sha256}")
+    digest = file_digest(path)
+    if digest != source.digest:
+        raise RingfenceError(f"package {source.package} {source.version}: the download has the digest {digest} instead of {source.digest}")
     return path
 
 
@@ -184,9 +205,17 @@ def _build(
         raise RingfenceError(f"{what} holds {len(images)} files boot/vmlinuz-*; a kernel package (linux-image-…) holds one")
     image = images[0].read_bytes()
     try:
-        boot = boot_image.unpack(image)
-        boot_image.require_modes(boot)
+        if source.architecture == "arm64":
+            boot = boot_image.unpack_arm64(image)
+            image = gzip.compress(boot.kernel, mtime=0)
+        else:
+            boot = boot_image.unpack(image)
+            boot_image.require_modes(boot)
         config = (tree / "boot" / f"config-{boot.release}").read_bytes()
+        if not re.search(rb"^CONFIG_XEN=y$", config, re.MULTILINE):
+            raise boot_image.InvalidKernel(
+                f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y; use one that has"
+            )
     except (boot_image.InvalidKernel, OSError) as error:
         raise RingfenceError(f"{what}: {error}") from error
     metadata = {
@@ -231,18 +260,19 @@ def _addons(tree: Path, release: str, work: Path) -> Path:
 
 
 def _copy(layout: Path, reference: registry.Reference) -> None:
-    source = f"oci:{layout}:kernel"
+    source = f"oci:{layout}:{_TAG}"
+    copy = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", source]
     try:
         if reference.transport == "oci-archive":
             # skopeo does not replace an archive, and a reader of the old one shall not see half of the new one.
             unfinished = f"{reference.name}.new-{os.getpid()}"
             try:
-                run(["skopeo", "copy", "--quiet", "--preserve-digests", source, f"oci-archive:{unfinished}:{reference.tag}"], timeout=3600)
+                run([*copy, f"oci-archive:{unfinished}:{reference.tag}"], timeout=3600)
                 os.replace(unfinished, reference.name)
             finally:
                 Path(unfinished).unlink(missing_ok=True)
         else:
-            run(["skopeo", "copy", "--quiet", "--preserve-digests", source, reference.for_skopeo()], timeout=3600)
+            run([*copy, reference.for_skopeo()], timeout=3600)
     except (CommandFailed, OSError) as error:
         raise RingfenceError(f"destination {reference}: cannot be written: {error}") from error
 
@@ -250,12 +280,13 @@ def _copy(layout: Path, reference: registry.Reference) -> None:
 def result(source: DebianKernel, outcome: Outcome) -> dict[str, Any]:
     """The result of the module ``kernel_image``."""
     after = outcome.after
-    digest = after.digest if after else None
-    pinned = f"{outcome.reference.name}@{digest}" if outcome.reference.transport == "docker" and digest else str(outcome.reference)
+    named = (after.index or after.digest) if after else None
+    pinned = f"{outcome.reference.name}@{named}" if outcome.reference.transport == "docker" and named else str(outcome.reference)
     return {
         "changed": outcome.changed,
         "image": pinned,
-        "digest": digest,
+        "digest": after.digest if after else None,
+        "index": after.index if after else None,
         "package": source.package,
         "package_version": source.version,
         "release": after.annotations.get(_RELEASE) if after else None,

@@ -77,19 +77,24 @@ class ModuleIndex:
         return order
 
 
-def zone_modules(index: ModuleIndex, config: str) -> dict[str, tuple[str, ...]]:
+def zone_modules(index: ModuleIndex, config: str | None) -> dict[str, tuple[str, ...]]:
     """For each of ``REQUIRED``, and those of ``OPTIONAL`` that the kernel has, the paths to load, in order; none for what is built in.
 
-    :param config: the kernel's ``.config``.
+    :param config: the kernel's ``.config``; ``None`` if it is not known, and then nothing counts as built in.
     :raises RingfenceError: naming everything required that the kernel has neither built in nor as a module.
     """
-    builtin = set(re.findall(r"^CONFIG_(\w+)=y$", config, re.MULTILINE))
+    builtin = set(re.findall(r"^CONFIG_(\w+)=y$", config or "", re.MULTILINE))
     modules: dict[str, tuple[str, ...]] = {}
     for name, option in {**REQUIRED, **OPTIONAL}.items():
         order = () if option in builtin else tuple(index.load_order(name))
         if order or option in builtin:
             modules[name] = order
     missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if name not in modules]
+    if missing and config is None:
+        raise RingfenceError(
+            f"it has no module for {', '.join(missing)}, and whether that is built in cannot be checked without the kernel's "
+            "configuration; add it to the image as boot/config-RELEASE, or use a kernel that carries it (CONFIG_IKCONFIG)"
+        )
     if missing:
         raise RingfenceError(f"it lacks, built in or as a module, what a zone needs: {', '.join(missing)}; use a kernel that has it")
     return modules

@@ -149,6 +149,12 @@ def read_file(root: Inode, path: str, max_bytes: int) -> bytes | None:
     return os.pread(node.layer.descriptor, node.size, node.offset)
 
 
+def names(root: Inode, path: str) -> list[str]:
+    """What is in a directory of the tree, symbolic links followed inside it, in order; nothing if there is no such directory."""
+    node = _lookup(root, path.encode())
+    return sorted(name.decode("utf-8", "replace") for name in node.children) if node is not None else []
+
+
 def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
     """All names of the tree with their inodes: ``./`` for the root, directories before what is in them, names in order."""
     pending = [(b"./", root)]

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes an image of one layer as an OCI image layout. The same files give the same digest, on any machine."""
+"""Writes images of one layer, and indexes over such, as OCI image layouts. The same files give the same digest, on any machine."""
 
 from __future__ import annotations
 
@@ -15,10 +15,14 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils.registry import oci_architecture
+from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
 _MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
+_TAG = "org.opencontainers.image.ref.name"
 
 
 def write_layout(directory: Path, files: Mapping[str, bytes | Path], architecture: str, annotations: Mapping[str, str], tag: str) -> str:
@@ -61,14 +65,44 @@ def write_image(
         "annotations": dict(annotations),
     }
     described = _write_document(blobs, _MANIFEST, manifest)
-    index = {
-        "schemaVersion": 2,
-        "mediaType": _INDEX,
-        "manifests": [{**described, "annotations": {"org.opencontainers.image.ref.name": tag}}],
-    }
-    (directory / "index.json").write_bytes(_json(index))
+    _write_tag(directory, tag, described)
     (directory / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
     return str(described["digest"])
+
+
+def join_index(directory: Path, tag: str, others: str) -> str:
+    """Make ``tag`` of a layout an index over its image and what the tag ``others`` stands for, and return the digest of the index.
+
+    ``others`` is an image or an index; what it has for the platform of the image is left out. The entries are in the order of their
+    platforms: it makes no difference which image was there first.
+    """
+    blobs = directory / "blobs" / "sha256"
+    tagged = {entry["annotations"][_TAG]: entry for entry in json.loads((directory / "index.json").read_bytes())["manifests"]}
+    (own,) = _entries(blobs, tagged[tag])
+    entries = [own, *(entry for entry in _entries(blobs, tagged[others]) if _platform(entry) != _platform(own))]
+    entries.sort(key=lambda entry: (_platform(entry), entry["digest"]))
+    described = _write_document(blobs, _INDEX, {"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries})
+    _write_tag(directory, tag, described)
+    return str(described["digest"])
+
+
+def _entries(blobs: Path, descriptor: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The entries of the index that ``descriptor`` stands for, or the one entry that an index over its image would have."""
+    document = json.loads(_blob(blobs, descriptor["digest"]).read_bytes())
+    if "manifests" in document:
+        return list(document["manifests"])
+    config = json.loads(_blob(blobs, document["config"]["digest"]).read_bytes())
+    platform = {key: config[key] for key in ("architecture", "os") if key in config}
+    return [{**{key: descriptor[key] for key in ("mediaType", "digest", "size")}, "platform": platform}]
+
+
+def _platform(entry: Mapping[str, Any]) -> tuple[str, str]:
+    platform = entry.get("platform") or {}
+    return (str(platform.get("os")), oci_architecture(str(platform.get("architecture"))))
+
+
+def _blob(blobs: Path, digest: str) -> Path:
+    return blobs / digest.removeprefix("sha256:")
 
 
 def _write_document(blobs: Path, media_type: str, document: dict[str, Any]) -> dict[str, Any]:
@@ -76,6 +110,12 @@ def _write_document(blobs: Path, media_type: str, document: dict[str, Any]) -> d
     digest = hashlib.sha256(content).hexdigest()
     (blobs / digest).write_bytes(content)
     return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+
+
+def _write_tag(directory: Path, tag: str, described: dict[str, Any]) -> None:
+    """Make ``tag`` the only one of the layout."""
+    manifests = [{**described, "annotations": {_TAG: tag}}]
+    (directory / "index.json").write_bytes(_json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
 
 
 def _json(document: dict[str, Any]) -> bytes:
@@ -92,11 +132,10 @@ def _write_layer(layer: Path, files: Mapping[str, bytes | Path]) -> None:
 
 
 def _take_layer(blobs: Path, layer: Path) -> dict[str, Any]:
-    with open(layer, "rb") as handle:
-        digest = hashlib.file_digest(handle, "sha256").hexdigest()
+    digest = file_digest(layer)
     size = layer.stat().st_size
-    os.rename(layer, blobs / digest)
-    return {"mediaType": _LAYER, "digest": f"sha256:{digest}", "size": size}
+    os.rename(layer, _blob(blobs, digest))
+    return {"mediaType": _LAYER, "digest": digest, "size": size}
 
 
 def _add_file(archive: tarfile.TarFile, path: str, source: bytes | Path) -> None:

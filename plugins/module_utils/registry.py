@@ -57,6 +57,10 @@ class ImageNotFound(ImageError):
     """The registry or the file answers, and has no such image."""
 
 
+class IncompleteIndex(ImageError):
+    """The index is there, and an image that it lists is not."""
+
+
 class RegistryUnreachable(ImageError):
     """The registry gives no answer that could be used."""
 
@@ -147,8 +151,12 @@ def recorded(reference: str, digest: str) -> str:
 
 def host_architecture() -> str:
     """The OCI name of this machine's architecture, such as ``amd64``."""
-    machine = platform.machine()
-    return _ARCHITECTURES.get(machine, machine)
+    return oci_architecture(platform.machine())
+
+
+def oci_architecture(name: str) -> str:
+    """The OCI name of an architecture that has the kernel's name, or that one already."""
+    return _ARCHITECTURES.get(name, name)
 
 
 def resolve(reference: str, architecture: str | None = None) -> Resolved:
@@ -186,6 +194,19 @@ def fetch(resolved: Resolved, into: Path) -> Path:
             "run again, and declare it by digest (NAME@sha256:…)"
         )
     return into
+
+
+def fetch_all(reference: Reference, into: Path, tag: str) -> None:
+    """Copy what ``reference`` names, for all architectures, into the OCI layout ``into`` under ``tag``, unchanged.
+
+    :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
+    """
+    # As in :func:`fetch`, a layout cannot hold signatures.
+    argv = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--remove-signatures"]
+    try:
+        run([*argv, reference.for_skopeo(), f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
+    except CommandFailed as error:
+        raise _explain(reference, error) from error
 
 
 def _parse_docker(text: str, rest: str) -> Reference:
@@ -238,7 +259,7 @@ def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
     digest = _choose(reference, document, architecture) if "manifests" in document else named_digest
     with ThreadPoolExecutor(2) as pool:  # each skopeo takes seconds of start-up on a slow host
         config = pool.submit(_inspect, reference, "--config", "--raw", digest=digest)
-        manifest = raw if digest == named_digest else _inspect(reference, "--raw", digest=digest)
+        manifest = raw if digest == named_digest else _listed(reference, digest, lambda: _inspect(reference, "--raw", digest=digest))
     return _resolved(reference, architecture, digest, named_digest, manifest, lambda unused: config.result())
 
 
@@ -261,7 +282,7 @@ def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
     if "manifests" in document:
         _verify(reference, "index", named_digest, raw)
         digest = _choose(reference, document, architecture)
-        raw = blob(digest)
+        raw = _listed(reference, digest, lambda: blob(digest))
     return _resolved(reference, architecture, digest, named_digest, raw, blob)
 
 
@@ -283,7 +304,7 @@ def _resolved(
     raw_config = read_config(config_digest)
     _verify(reference, "configuration", config_digest, raw_config)
     config = _parse_document(reference, raw_config)
-    found = f"{config.get('os', 'linux')}/{_normal(config.get('architecture', architecture))}"
+    found = f"{config.get('os', 'linux')}/{oci_architecture(str(config.get('architecture', architecture)))}"
     if found != f"linux/{architecture}":
         raise WrongArchitecture(f"image {reference} is for {found}; this host needs linux/{architecture}")
     return Resolved(reference, digest, named_digest, architecture, manifest, config)
@@ -294,7 +315,7 @@ def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> s
     offered = []
     for entry in index["manifests"]:
         where = entry.get("platform") or {}
-        name = f"{where.get('os')}/{_normal(where.get('architecture'))}"
+        name = f"{where.get('os')}/{oci_architecture(str(where.get('architecture')))}"
         if name == f"linux/{architecture}":
             return str(entry.get("digest"))
         if not name.startswith("unknown/"):  # build attestations
@@ -304,8 +325,14 @@ def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> s
     )
 
 
-def _normal(architecture: Any) -> str:
-    return _ARCHITECTURES.get(str(architecture), str(architecture))
+def _listed(reference: Reference, digest: str, read: Callable[[], bytes]) -> bytes:
+    """The manifest ``digest``, which an index lists."""
+    try:
+        return read()
+    except ImageNotFound as error:
+        raise IncompleteIndex(
+            f"image {reference}: its index lists {digest}, which is not there; publish all of its images again under another tag ({error})"
+        ) from error
 
 
 def _inspect(reference: Reference, *options: str, digest: str | None = None) -> bytes:

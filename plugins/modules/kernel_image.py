@@ -18,6 +18,9 @@ description:
   - Runs where the play points it, usually on the control node or a build host. The kernel is not installed there.
   - The same package gives the same digest with the same versions of squashfs-tools and kmod. If the image at O(destination) was
     made from the same package and O(flavor), nothing is packaged and nothing changes.
+  - One image can be for several architectures. An image of another architecture at O(destination) stays, and an OCI index over all of
+    them takes the tag, the same whichever was there first. Each host takes the image of its own architecture out of it. Tasks with
+    the same O(destination) have to run one after another, for each puts back what it found there.
 requirements:
   - Debian's C(dpkg), C(kmod), C(skopeo) and C(squashfs-tools) where it runs; C(zstd) for kernels compressed with it
   - C(apt) with package lists, for O(package)
@@ -28,7 +31,8 @@ options:
   package:
     description:
       - The name of a kernel package, to be downloaded by apt. A metapackage such as C(linux-image-amd64) stands for the kernel
-        it depends on.
+        it depends on. With C(:ARCHITECTURE) after it, that of another architecture which this machine's apt knows
+        (C(dpkg --add-architecture)). Kernels can be packaged for C(amd64) and C(arm64).
       - To take it from another suite than those of this machine, set C(APT_CONFIG) to a configuration of that suite by the task's
         keyword C(environment).
     type: str
@@ -51,7 +55,7 @@ attributes:
     support: partial
     details: Packages nothing, so RV(digest) is not known for a package that is not at O(destination) yet.
   diff_mode:
-    description: Shows the digest at the destination before and after.
+    description: Shows the digests at the destination before and after, of the image and of the index it is in.
     support: full
   platform:
     description: Where it runs.
@@ -78,6 +82,14 @@ EXAMPLES = r"""
       - name: stable
         image: "{{ kernel.image }}"
 
+- name: Publish it for two architectures under one tag
+  ringfence.zones.kernel_image:
+    package: "{{ item }}"
+    destination: docker://registry.example/kernels/debian:13
+  loop: ["linux-image-amd64:amd64", "linux-image-arm64:arm64"]
+  delegate_to: localhost
+  run_once: true
+
 - name: Package a kernel file into an archive
   ringfence.zones.kernel_image:
     deb: /srv/packages/linux-image-6.12.48+deb13-amd64_6.12.48-1_amd64.deb
@@ -86,15 +98,24 @@ EXAMPLES = r"""
 
 RETURN = r"""
 image:
-  description: The image for M(ringfence.zones.kernels). By digest, if it is in a registry and the digest is known.
+  description:
+    - The image for M(ringfence.zones.kernels). By digest, if it is in a registry and the digest is known. If there is RV(index), it is
+      that digest.
   type: str
   returned: success
   sample: registry.example/kernels/debian@sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
 digest:
-  description: The digest of the image manifest. In check mode V(none) if the image would be made.
+  description: The digest of the image manifest, for the architecture of the package. In check mode V(none) if the image would be made.
   type: str
   returned: success
   sample: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
+index:
+  description:
+    - The digest of the index over several architectures at O(destination). V(none) if the image stands there alone, and in check mode if
+      the image would be made.
+  type: str
+  returned: success
+  sample: sha256:fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9
 package:
   description: The name of the Debian package, after following a metapackage.
   type: str
@@ -124,6 +145,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils import kernel_imag
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 
+def _digests(published: kernel_image.Published | None) -> dict[str, str | None]:
+    return {"digest": published.digest, "index": published.index} if published else {"digest": None}
+
+
 def main() -> None:
     """Package the kernel that the arguments name."""
     module = AnsibleModule(
@@ -144,14 +169,14 @@ def main() -> None:
     except RingfenceError as error:
         module.fail_json(msg=str(error))
     result = kernel_image.result(source, outcome)
-    after = outcome.after.digest if outcome.after else f"of {source.package} {source.version}, known when it is packaged"
+    unknown = f"of {source.package} {source.version}, known when it is packaged"
     module.exit_json(
         **result,
         diff={
             "before_header": str(outcome.reference),
             "after_header": str(outcome.reference),
-            "before": {"digest": outcome.before.digest if outcome.before else None},
-            "after": {"digest": after},
+            "before": _digests(outcome.before),
+            "after": _digests(outcome.after) if outcome.after else {"digest": unknown},
         },
     )
 

@@ -13,7 +13,11 @@ short_description: Deploy kernels for zones from OCI images
 version_added: 0.1.0
 description:
   - Makes a host have the declared kernels, each under a name that zones refer to. A kernel comes from an OCI image with the layout
-    that M(ringfence.zones.kernel_image) makes, and is kept by the digest of that image.
+    that M(ringfence.zones.kernel_image) makes, and is kept by the digest of that image. Of an index over several architectures it is the
+    image for the host's.
+  - Images with the older layout, that of weaveworks' ignite, are accepted likewise. They hold C(boot/vmlinuz) or C(boot/vmlinux), also with
+    C(-RELEASE) after it, and C(lib/modules/RELEASE). The configuration is that of C(boot/config-RELEASE), or the one in the kernel
+    (C(CONFIG_IKCONFIG)). Without one, only modules count as what a zone needs, for what is built in cannot be checked.
   - Everything declared is looked up before anything changes. Names change together, when all kernels are on the host.
   - A kernel is accepted if its content matches its digest, it is for the host's architecture, Xen can start it as PV or PVH guest, and
     it has what a zone needs, built in or as a module - the Xen block and network frontends, grant and event channel devices, EROFS,
@@ -119,7 +123,9 @@ kernels:
       description: The declared image.
       type: str
     digest:
-      description: The digest of the image manifest. V(none) only in check mode on a host that cannot look images up yet.
+      description:
+        - The digest of the image manifest, also where O(kernels[].image) is an index. V(none) only in check mode on a host that cannot look
+          images up yet.
       type: str
     release:
       description: The kernel's release as in C(uname -r). In check mode V(none) for a kernel that is not on the host yet.

@@ -341,3 +341,10 @@ def test_damaged(case: str, tmp_path: Path) -> None:
     with pytest.raises(layers.LayerError, match=message):
         layers.uncompressed(tmp_path / "blob", tmp_path / "scratch", 9000)
     assert not (tmp_path / "scratch").exists() or (tmp_path / "scratch").stat().st_size <= 9000
+
+
+@pytest.mark.parametrize(("path", "expected"), [("usr/lib", ["a", "b"]), ("lib", ["a", "b"]), ("usr/lib/a", []), ("none", [])])
+def test_names(path: str, expected: list[str], tmp_path: Path) -> None:
+    (tmp_path / "layer").write_bytes(tar([f("usr/lib/b"), f("usr/lib/a"), s("lib", "usr/lib")]))
+    with layers.merged([tmp_path / "layer"]) as root:
+        assert layers.names(root, path) == expected

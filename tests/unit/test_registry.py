@@ -170,6 +170,14 @@ def test_index(tmp_path: Path) -> None:
         registry.resolve(f"oci:{tmp_path}/layout:both", "amd64")
 
 
+def test_index_without_an_image_that_it_lists(tmp_path: Path) -> None:
+    digest = layout(tmp_path / "layout")
+    index_over(tmp_path / "layout", [{"os": "linux", "architecture": "amd64"}], "index")
+    (tmp_path / "layout" / "blobs" / "sha256" / digest[7:]).unlink()
+    with pytest.raises(registry.IncompleteIndex, match=rf"its index lists {digest}, which is not there; publish all"):
+        registry.resolve(f"oci:{tmp_path}/layout:index", "amd64")
+
+
 def damage(change: Callable[[bytes], bytes], which: int) -> Callable[[Path], None]:
     """Change the document that is the ``which``-th in size."""
 

@@ -295,6 +295,26 @@ def test_a_damaged_layer_is_refused(store: Store, make_image: MakeImage) -> None
     assert _files(store) == ["lock"]
 
 
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_a_truncated_layer_is_refused(store: Store, make_image: MakeImage, tmp_path: Path, compression: str | None) -> None:
+    image, _digest = make_image()
+    if compression:
+        packed = f"oci:{tmp_path}/packed:1"
+        subprocess.run(["skopeo", "copy", "--quiet", "--dest-compress-format", compression, "--dest-compress", image, packed], check=True)
+        image = packed
+    good = _other(make_image)[0]
+    converge(store, [Declared("stable", good)], check=False)
+    before = _files(store)
+    largest = max((Path(image.split(":")[1]) / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1000])
+    with pytest.raises(
+        DeploymentFailed, match=r"kernel 'stable' \(oci:.*\): .* does not match its digest; it was damaged or tampered with"
+    ):
+        converge(store, [Declared("stable", image)], check=False)
+    assert _files(store) == before
+    assert deployed(store)["stable"].release == "6.1.0-other"
+
+
 def test_names_change_only_when_all_kernels_are_there(store: Store, make_image: MakeImage) -> None:
     good, digest = make_image()
     bad = make_image("bad", image=b"")[0]

@@ -56,6 +56,16 @@ class Trust:
         subprocess.run([*gpg, "--quick-gen-key", f"{who}@example", "rsa2048", "sign", "never"], check=True)
         subprocess.run([*gpg, "--armor", "--output", str(self.keys / f"{who}.gpg"), "--export", f"{who}@example"], check=True)
 
+    def revoke_gpg_key(self, who: str) -> None:
+        """Revoke a key, and put it where the policy looks for it as its owner would publish it now."""
+        gpg = ["gpg", "--homedir", str(self.gpg_home), "--batch", "--quiet", "--yes"]
+        listed = subprocess.run([*gpg, "--with-colons", "--list-keys", f"{who}@example"], stdout=subprocess.PIPE, check=True, text=True)
+        fingerprint = next(line.split(":")[9] for line in listed.stdout.splitlines() if line.startswith("fpr:"))
+        certificate = (self.gpg_home / "openpgp-revocs.d" / f"{fingerprint}.rev").read_bytes()
+        # gpg keeps it with a colon before its first line, so that nobody imports it by mistake.
+        subprocess.run([*gpg, "--import"], input=certificate.replace(b":-----BEGIN", b"-----BEGIN"), check=True)
+        subprocess.run([*gpg, "--armor", "--output", str(self.keys / f"{who}.gpg"), "--export", f"{who}@example"], check=True)
+
     def sigstore_key(self, who: str) -> tuple[str, ...]:
         """Make a key; returns skopeo's options to sign with it."""
         passphrase = self.keys / "passphrase"
@@ -125,6 +135,36 @@ def test_a_gpg_signature_is_asked_for(trust: Trust, make_image: MakeImage, tmp_p
     # What refused them was the policy.
     trust.use("accept-everything")
     assert _deploy(Store(tmp_path / "second"), unsigned) == _deploy(Store(tmp_path / "third"), other) == digest
+
+
+def test_a_gpg_key_that_was_revoked_signs_nothing_any_more(trust: Trust, make_image: MakeImage, tmp_path: Path) -> None:
+    source, digest = make_image()
+    trust.gpg_key("good")
+    trust.use_registries("gpg")
+    signed = trust.push(source, "kernels/good:1", "--sign-by", "good@example")
+    trust.use("gpg")
+    store = Store(tmp_path / "store")
+    assert _deploy(store, signed) == digest
+    trust.revoke_gpg_key("good")
+    _refused(Store(tmp_path / "second"), signed, "Source image rejected")
+    # What was accepted before stays.
+    assert not converge(store, [Declared("stable", signed)], check=False).changed
+    assert deployed(store)["stable"].digest == digest
+
+
+def test_a_sigstore_key_that_the_policy_does_not_name_any_more_signs_nothing(
+    trust: Trust, trixie: Path, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such keys have no revocation of their own: another one takes the place of the file."""
+    monkeypatch.setenv("PATH", f"{trixie}:{os.environ['PATH']}")
+    source, digest = make_image()
+    trust.use_registries("sigstore")
+    signed = trust.push(source, "kernels/good:1", *trust.sigstore_key("good"))
+    trust.use("sigstore")
+    assert _deploy(Store(tmp_path / "store"), signed) == digest
+    trust.sigstore_key("new")
+    (trust.keys / "new.pub").rename(trust.keys / "good.pub")
+    _refused(Store(tmp_path / "second"), signed, "Source image rejected")
 
 
 def test_a_sigstore_signature_is_asked_for(

@@ -41,6 +41,19 @@ def bzimage(kernel: bytes | None = None, release: str = RELEASE, compressed: byt
     return bytes(setup) + head + payload
 
 
+def vmlinux(release: str = RELEASE, notes: Mapping[int, bytes] = {**PV, **PVH}, config: str | None = None, machine: int = 62) -> bytes:
+    """An uncompressed kernel that says its version, and carries ``config`` if there is one."""
+    code = f"Linux version {release} (builder@example) #1 SMP".encode() + b"\0" + b"code" * 64
+    if config is not None:
+        code += b"IKCFG_ST" + gzip.compress(config.encode(), mtime=0) + b"IKCFG_ED"
+    return elf(notes, code + b"code" * 64, machine)
+
+
+def arm64_image(release: str = RELEASE) -> bytes:
+    """An arm64 boot image, not compressed."""
+    return b"MZ".ljust(0x38, b"\0") + b"ARM\x64" + f"Linux version {release} (builder@example) #1 SMP".encode() + b"\0" + b"code" * 64
+
+
 def module(release: str = RELEASE) -> bytes:
     """A module built for ``release``."""
     return b"\x7fELF" + bytes(60) + b"license=GPL\0vermagic=" + release.encode() + b" SMP mod_unload \0"

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import gzip
 import lzma
 import struct
+from collections.abc import Callable
 
 import pytest
 import samples
 
-from ansible_collections.ringfence.zones.plugins.module_utils.boot_image import BootImage, InvalidKernel, require_modes, unpack
+from ansible_collections.ringfence.zones.plugins.module_utils.boot_image import (
+    BootImage,
+    InvalidKernel,
+    configuration,
+    require_modes,
+    unpack,
+    unpack_arm64,
+)
 
 
 def test_a_boot_image_yields_release_and_kernel_without_the_appended_relocations() -> None:
@@ -17,7 +26,37 @@ def test_a_boot_image_yields_release_and_kernel_without_the_appended_relocations
 
 def test_a_payload_that_is_not_gzip_is_followed_by_its_size() -> None:
     payload = lzma.compress(samples.elf() + b"relocations")
-    assert unpack(samples.bzimage(compressed=payload)).elf == samples.elf()
+    assert unpack(samples.bzimage(compressed=payload)).kernel == samples.elf()
+
+
+def test_an_uncompressed_kernel_is_taken_as_it_is() -> None:
+    assert unpack(samples.vmlinux()) == BootImage(samples.RELEASE, samples.vmlinux())
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["Image", "Image.gz"])
+def test_an_arm64_boot_image_yields_release_and_kernel(pack: Callable[[bytes], bytes]) -> None:
+    assert unpack_arm64(pack(samples.arm64_image())) == BootImage(samples.RELEASE, samples.arm64_image())
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (b"", "not an arm64 boot image"),
+        (samples.bzimage(), "not an arm64 boot image"),
+        (gzip.compress(samples.arm64_image())[:-9], "cannot be unpacked: the gzip data is truncated"),
+        (samples.arm64_image()[:0x50], "does not say its version"),
+    ],
+    ids=["empty", "x86", "short", "cut"],
+)
+def test_what_is_no_arm64_boot_image_is_refused(image: bytes, message: str) -> None:
+    with pytest.raises(InvalidKernel, match=message):
+        unpack_arm64(image)
+
+
+def test_a_kernel_may_carry_its_configuration() -> None:
+    assert configuration(unpack(samples.vmlinux(config="CONFIG_XEN=y\n"))) == b"CONFIG_XEN=y\n"
+    assert configuration(unpack(samples.vmlinux())) is None
+    assert configuration(BootImage("6.12", b"IKCFG_ST cut")) is None
 
 
 def test_the_section_table_is_part_of_the_kernel() -> None:
@@ -25,7 +64,7 @@ def test_the_section_table_is_part_of_the_kernel() -> None:
     struct.pack_into("<Q", kernel, 0x28, len(kernel))
     struct.pack_into("<HH", kernel, 0x3A, 64, 1)
     kernel += bytes(64)
-    assert unpack(samples.bzimage(bytes(kernel))).elf == bytes(kernel)
+    assert unpack(samples.bzimage(bytes(kernel))).kernel == bytes(kernel)
 
 
 @pytest.mark.parametrize(
@@ -61,8 +100,11 @@ def test_notes_of_other_vendors_do_not_count() -> None:
         (samples.bzimage(b"#!/bin/sh\n"), "not an x86-64 ELF file"),
         (samples.bzimage(samples.elf(machine=183)), "not an x86-64 ELF file"),
         (samples.bzimage(samples.elf()[:300]), "its segments end at"),
+        (samples.vmlinux()[:-1], "its segments end at"),
+        (samples.vmlinux(machine=183), "not an x86-64 ELF file"),
+        (samples.elf(), "does not say its version"),
     ],
-    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments"],
+    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments", "vmlinux", "arm vmlinux", "program"],
 )
 def test_what_is_no_boot_image_is_refused(image: bytes, message: str) -> None:
     with pytest.raises(InvalidKernel, match=message):

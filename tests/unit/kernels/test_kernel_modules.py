@@ -76,3 +76,9 @@ def test_everything_that_is_missing_is_named() -> None:
 def test_a_module_that_the_configuration_promises_but_is_not_there_is_missing() -> None:
     with pytest.raises(RingfenceError, match=r"overlay \(CONFIG_OVERLAY_FS\), ext4 \(CONFIG_EXT4_FS\)"):
         zone_modules(ModuleIndex(), samples.config())
+
+
+def test_without_a_configuration_only_modules_count() -> None:
+    assert list(zone_modules(INDEX, None)) == [*REQUIRED, *OPTIONAL]
+    with pytest.raises(RingfenceError, match=r"no module for .*ext4 \(CONFIG_EXT4_FS\), and whether that is built in cannot be checked"):
+        zone_modules(ModuleIndex(), None)
