@@ -12,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import (
+    bundled,
     env_files,
     firewall,
     garbage,
@@ -249,7 +250,7 @@ class _Converge:
         if found:
             return found.digest
         if zone.image not in self.resolved:
-            self.resolved[zone.image] = registry.resolve(zone.image)
+            self.resolved[zone.image] = bundled.resolve(self.store, zone.image)
         return self.resolved[zone.image].digest
 
     def _mode(self, zone: Zone, kernel: Kernel) -> str:
@@ -342,7 +343,8 @@ class _Converge:
             return
         if not images.is_whole(self.store, digest):
             damaged = images.directory(self.store, digest)
-            resolved = self.resolved.get(definition.zone.image) or registry.resolve(registry.recorded(definition.zone.image, digest))
+            recorded = registry.recorded(definition.zone.image, digest)
+            resolved = self.resolved.get(definition.zone.image) or bundled.resolve(self.store, recorded)
             if resolved.digest != digest:
                 raise RingfenceError(
                     f"image {definition.zone.image} was {digest}, which is missing or damaged in {damaged}, and is {resolved.digest} now; "

@@ -26,6 +26,15 @@ _LISTEN = "0A"
 _UNCONNECTED = "07"
 
 
+def os_release() -> dict[str, str]:
+    """The fields of ``/etc/os-release``; none if the machine has no such file."""
+    try:
+        text = Path("/etc/os-release").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return {}
+    return {key: value.strip('"') for key, separator, value in (line.partition("=") for line in text.splitlines()) if separator}
+
+
 def listening_ports() -> set[tuple[int, str]]:
     """Ports on which a program of the host listens, as (number, ``tcp`` or ``udp``)."""
     ports = set()

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import registry
+from ansible_collections.ringfence.zones.plugins.module_utils import bundled, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_layout import unpack_kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest, write_atomically
@@ -220,7 +220,7 @@ def converge(store: Store, declared: Sequence[Declared], policy: Policy = DEFAUL
 def _converge(store: Store, declared: Sequence[Declared], policy: Policy, *, check: bool) -> Report:
     before = _read_names(store)
     whole = functools.cache(lambda digest: _is_whole(store, digest))
-    found = _look_up(declared, before, whole, policy, may_lack_skopeo=check)
+    found = _look_up(store, declared, before, whole, policy, may_lack_skopeo=check)
     after = plan(declared, {name: one.digest for name, one in found.items()}, before, policy)
     absent = {name for name, one in found.items() if not one.digest or not whole(one.digest)}
     if not check:
@@ -235,7 +235,7 @@ def _converge(store: Store, declared: Sequence[Declared], policy: Policy, *, che
 
 
 def _look_up(
-    declared: Sequence[Declared], before: Names, whole: Callable[[str], bool], policy: Policy, *, may_lack_skopeo: bool
+    store: Store, declared: Sequence[Declared], before: Names, whole: Callable[[str], bool], policy: Policy, *, may_lack_skopeo: bool
 ) -> dict[str, Found]:
     """What each declared name stands for. What it stood for before is kept, and fetched again if the store has it no more.
 
@@ -253,7 +253,7 @@ def _look_up(
         if not possible:
             return Found()
         try:
-            image = registry.resolve(reference)
+            image = bundled.resolve(store, reference)
         except RingfenceError as error:
             lost = (
                 "; its files in the store are missing or damaged, and it has to be fetched again"

@@ -121,7 +121,8 @@ class Resolved:
 
     ``digest`` is that of the image manifest, ``named_digest`` that of what the reference names: the same, or the index over
     several architectures. ``manifest`` and ``config`` are the parsed documents of the OCI image specification (or Docker's
-    schema 2, which has the same fields).
+    schema 2, which has the same fields); ``size`` is that of the manifest in bytes. ``source`` is where the blobs are, if that is not
+    where ``reference`` says.
     """
 
     reference: Reference
@@ -130,6 +131,8 @@ class Resolved:
     architecture: str
     manifest: dict[str, Any]
     config: dict[str, Any]
+    size: int
+    source: Reference | None = None
 
 
 def parse_reference(text: str) -> Reference:
@@ -171,23 +174,46 @@ def resolve(reference: str, architecture: str | None = None) -> Resolved:
     return _resolve_remote(parsed, wanted)
 
 
-def fetch(resolved: Resolved, into: Path) -> Path:
-    """Copy a resolved image into a new OCI layout, the directory ``into``, unchanged and with all digests checked.
+def resolve_in_layout(reference: str, layout: Path, digest: str, architecture: str | None = None) -> Resolved:
+    """Find the image that ``reference`` names in an OCI layout which holds a copy of it, and not where the reference says.
 
+    :param digest: of what the reference names, an image or an index; in the layout's index, the image is tagged by the hex part of its own.
+    :raises ImageError: a subclass by reason; the documents are checked against their digests.
+    """
+    parsed = parse_reference(reference)
+    read = _layout_reader(parsed, Reference("oci", str(layout)))
+    resolved = _resolve_blobs(parsed, digest, read, architecture or host_architecture())
+    return dataclasses.replace(resolved, source=Reference("oci", str(layout), tag=resolved.digest.removeprefix("sha256:")))
+
+
+def named_document(resolved: Resolved) -> bytes:
+    """What the reference of a resolved image names: the index over architectures, or the image's own manifest.
+
+    :raises ImageError: a subclass by reason; the document is checked against its digest.
+    """
+    raw = _inspect(resolved.reference, "--raw", digest=resolved.named_digest)
+    _verify(resolved.reference, "manifest", resolved.named_digest, raw)
+    return raw
+
+
+def fetch(resolved: Resolved, into: Path, tag: str = "image") -> Path:
+    """Copy a resolved image into the OCI layout in the directory ``into``, unchanged and with all digests checked.
+
+    :param into: a new directory, or a layout, of which the blobs that it has are not fetched again.
     :return: ``into``; its blobs are ``blobs/sha256/HEX``, the manifest is the one with ``resolved.digest``.
     :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
     """
-    source = resolved.reference.for_skopeo(resolved.digest)
+    source = (resolved.source or resolved.reference).for_skopeo(resolved.digest)
     argv = ["skopeo", f"--override-arch={resolved.architecture}", "--override-os=linux", "copy", "--quiet", "--preserve-digests"]
     # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
     argv.append("--remove-signatures")
     try:
-        run([*argv, source, f"oci:{into}:image"], timeout=_COPY_TIMEOUT)
+        run([*argv, source, f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
     except CommandFailed as error:
         raise _explain(resolved.reference, error) from error
     # skopeo checks every blob on its way; which manifest it took for an archive or a tag is for us to check.
     index = json.loads((into / "index.json").read_bytes())
-    copied = [entry["digest"] for entry in index["manifests"]]
+    copied = [entry["digest"] for entry in index["manifests"] if _tag_of(entry) == tag]
     if copied != [resolved.digest]:
         raise DigestMismatch(
             f"image {resolved.reference} has changed while it was fetched: resolved as {resolved.digest}, copied as {', '.join(copied)}; "
@@ -264,19 +290,25 @@ def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
 
 
 def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
-    read = _layout_reader(reference)
+    read = _layout_reader(reference, reference)
     index = _parse_document(reference, read("index.json"))
     found = [entry for entry in index.get("manifests", []) if reference.tag in (None, _tag_of(entry))]
     if len(found) != 1:
         tags = ", ".join(_tag_of(entry) or "(untagged)" for entry in index.get("manifests", []))
         raise ImageNotFound(f"image {reference}: {len(found)} images there match; name one of the tags: {tags or '(there are none)'}")
 
+    return _resolve_blobs(reference, str(found[0].get("digest")), read, architecture)
+
+
+def _resolve_blobs(reference: Reference, named_digest: str, read: Callable[[str], bytes], architecture: str) -> Resolved:
+    """Find an image by the digest of what names it in the files of an OCI layout."""
+
     def blob(digest: str) -> bytes:
         if not _DIGEST.fullmatch(digest):
             raise DigestMismatch(f"image {reference}: {digest!r} is not a sha256 digest")
         return read(f"blobs/sha256/{digest[7:]}")
 
-    named_digest = digest = str(found[0].get("digest"))
+    digest = named_digest
     raw = blob(digest)
     document = _parse_document(reference, raw)
     if "manifests" in document:
@@ -307,7 +339,7 @@ def _resolved(
     found = f"{config.get('os', 'linux')}/{oci_architecture(str(config.get('architecture', architecture)))}"
     if found != f"linux/{architecture}":
         raise WrongArchitecture(f"image {reference} is for {found}; this host needs linux/{architecture}")
-    return Resolved(reference, digest, named_digest, architecture, manifest, config)
+    return Resolved(reference, digest, named_digest, architecture, manifest, config, len(raw))
 
 
 def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> str:
@@ -343,28 +375,31 @@ def _inspect(reference: Reference, *options: str, digest: str | None = None) -> 
     return output
 
 
-def _layout_reader(reference: Reference) -> Callable[[str], bytes]:
-    """A reader of the small files of an OCI layout, which is a directory or a tar archive of one."""
+def _layout_reader(reference: Reference, layout: Reference) -> Callable[[str], bytes]:
+    """A reader of the small files of an OCI layout, which is a directory or a tar archive of one.
+
+    :param reference: the image, for errors.
+    """
 
     def from_directory(name: str) -> bytes:
-        with open(os.path.join(reference.name, name), "rb") as handle:
+        with open(os.path.join(layout.name, name), "rb") as handle:
             return handle.read(_MAX_DOCUMENT + 1)
 
     def from_archive(name: str) -> bytes:
-        with tarfile.open(reference.name) as archive:
+        with tarfile.open(layout.name) as archive:
             for member in archive:
                 if member.name.removeprefix("./") == name:
                     content = archive.extractfile(member)
                     return content.read(_MAX_DOCUMENT + 1) if content else b""
         raise FileNotFoundError(f"{name} is not in the archive")
 
-    read = from_directory if reference.transport == "oci" else from_archive
+    read = from_directory if layout.transport == "oci" else from_archive
 
     def checked(name: str) -> bytes:
         try:
             return read(name)
         except (OSError, tarfile.TarError) as error:
-            raise ImageNotFound(f"image {reference}: {name} cannot be read from {reference.name}: {error}") from error
+            raise ImageNotFound(f"image {reference}: {name} cannot be read from {layout.name}: {error}") from error
 
     return checked
 

@@ -18,7 +18,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils import boot, host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release, xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
 
@@ -259,7 +259,7 @@ def _has_default_route() -> bool:
 
 
 def _observe_machine() -> boot.Machine:
-    release = _os_release()
+    release = os_release()
     file_system, device = _mount_of(Path("/boot/grub"))
     disk = os.statvfs("/")
     return boot.Machine(
@@ -276,14 +276,6 @@ def _observe_machine() -> boot.Machine:
         secure_boot=_SECURE_BOOT.exists() and _SECURE_BOOT.read_bytes()[-1:] == b"\x01",
         dom0_kernel=booted_into_xen() or _kernel_has("CONFIG_XEN_DOM0=y"),
     )
-
-
-def _os_release() -> dict[str, str]:
-    try:
-        text = Path("/etc/os-release").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return {}
-    return {key: value.strip('"') for key, separator, value in (line.partition("=") for line in text.splitlines()) if separator}
 
 
 def _memory() -> int:

@@ -265,7 +265,7 @@ class Host:
         if isinstance(known, Exception):
             raise known
         found, config = known
-        return registry.Resolved(registry.parse_reference(text), found, found, "amd64", {"layers": []}, config)
+        return registry.Resolved(registry.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
 
     def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
         """Stands for ``images.prepare``."""

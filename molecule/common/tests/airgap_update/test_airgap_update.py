@@ -1,0 +1,24 @@
+"""After an incremental bundle: what it brought runs beside what was there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from live import Live
+
+
+def test_the_second_bundle_has_little(live: Live, show: Callable[[str], None]) -> None:
+    sizes = {name: int(live.run(f"du -sm /srv/bundles/{name}").split()[0]) for name in ("first", "second")}
+    assert sizes["second"] < sizes["first"] / 3
+    manifest = json.loads(live.run("cat /var/lib/ringfence/bundle/current/manifest.json"))
+    assert (manifest["name"], manifest["since"]["name"]) == ("second", "first")
+    left_out = [path for path, file in manifest["files"].items() if file["earlier"]]
+    assert len(left_out) > 100
+    show(f"first bundle {sizes['first']} MB, second {sizes['second']} MB, {len(left_out)} files left out")
+
+
+def test_the_new_zone_runs_beside_the_old_one(live: Live) -> None:
+    assert set(live.declared) == {"web", "cache"}
+    assert live.page_from_outside() == "page of web"
+    assert live.in_zone("cache", "redis-cli ping") == "PONG\n"
