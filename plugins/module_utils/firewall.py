@@ -16,6 +16,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 _KEPT = "network.nft"
 """The file in the store that the unit ringfence-network loads at boot."""
 
+_LOADING = "network.loading"
+"""It is there while others are loaded than those that are kept: a run that is killed then has perhaps loaded what nobody wants any more."""
+
 
 def rules(definitions: Iterable[Definition]) -> str:
     """The table of a host that has these zones."""
@@ -25,13 +28,20 @@ def rules(definitions: Iterable[Definition]) -> str:
 
 def is_loaded(store: Store, text: str) -> bool:
     """Whether this table is loaded, and kept for the next boot of the host."""
-    return kept(store) == text and has_table("ringfence")
+    return kept(store) == text and not (store.root / _LOADING).exists() and has_table("ringfence")
 
 
 def load(store: Store, text: str) -> None:
     """Replace the table at once as a whole; it is kept only if it loads."""
-    run(["nft", "-f", "-"], stdin=text.encode())
+    loading = store.root / _LOADING
+    loading.touch(mode=0o600)
+    try:
+        run(["nft", "-f", "-"], stdin=text.encode())
+    except CommandFailed:
+        loading.unlink()  # nft has loaded nothing of it.
+        raise
     write_atomically(store.root / _KEPT, text.encode())
+    loading.unlink()
 
 
 def kept(store: Store) -> str:
