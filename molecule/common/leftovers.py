@@ -28,7 +28,9 @@ def check_that_nothing_is_left(
     assert {link for link in after["links"] if re.match("rz|vif", link)} == links
     assert set(re.findall(r'"(rz\d+)"', after["network"])) == links
     # Of Xen's own domain there are entries too.
-    nodes = {int(found[1]) for path in after["xenstore"] if (found := re.match(r"(?:/local/domain(?:/0/backend/\w+)?|/libxl)/(\d+)/", path))}
+    nodes = {
+        int(found[1]) for path in after["xenstore"] if (found := re.match(r"(?:/local/domain(?:/0/backend/\w+)?|/libxl)/(\d+)/", path))
+    }
     assert nodes - {0} == set(numbers.values())
     assert [path for path in after["files"] if "/tmp/" in path or "/.new-" in path] == []
     # A refused change may be written down beside them.

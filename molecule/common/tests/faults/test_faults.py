@@ -77,9 +77,9 @@ def test_a_zone_that_comes_changes_and_goes_does_so_whenever_a_converge_is_kille
         ("after define extra", changed, "start"),
         ("after undefine extra", absent, "keep"),
     )
-    results = live.converge_killed(*(live.killed(moment, *others, zone, data=GROWN) for moment, zone, _action in steps))
+    results = live.converge_interrupted(*(live.interrupted(moment, *others, zone, data=GROWN) for moment, zone, _action in steps))
     for (moment, zone, action), result in zip(steps, results, strict=True):
-        assert (result["killed"], result["completed"]["failures"]) == (True, []), (moment, result)
+        assert (result["reached"], result["completed"]["failures"]) == (True, []), (moment, result)
         assert result["completed"]["actions"] == {"web": "keep", "api": "keep", "extra": action}, moment
         assert (result["again"]["changed"], result["again"]["failures"]) == (False, []), (moment, result)
         zones = live.declared if zone is absent else {**live.declared, "extra": zone}

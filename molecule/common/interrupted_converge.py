@@ -1,18 +1,18 @@
-"""Runs on a host as root: converges that are killed, as by SIGKILL, when they are about to change something, and what the next ones make of it.
+"""Runs on a host as root: converges that are interrupted when they are about to change something, and what the next ones make of it.
 
-``killed_converge COLLECT STEPS``: the first is the text of ``collect.py``, the second a JSON list, each of an object with
+``interrupted_converge COLLECT STEPS``: the first is the text of ``collect.py``, the second a JSON list, each of an object with
 
 ``declared``
     what the module ``zones`` takes: zones, volumes, secrets
 ``moment``
     a number N: before the Nth change; or ``after NAME``: when the change of this name is done, and the next one is about to begin
+``instead``
+    a command that is run at the moment; if it is empty, the converge ends there, as by SIGKILL
 ``then``
-    what is declared when it has been killed
-``kills``
-    a command that is run at the moment, in place of the end of the converge itself
+    what is declared afterwards
 
-Prints a JSON list with an object for each: ``changes``, the names of those that the converge had begun; ``killed``, whether it was; and if so
-``completed`` and ``again``, what two converges of ``then`` did, and ``facts``, what ``collect.py`` finds after them.
+Prints a JSON list with an object for each: ``changes``, the names of those that the converge had begun; ``reached``, whether it came to
+the moment; and if so ``completed`` and ``again``, what two converges of ``then`` did, and ``facts``, what ``collect.py`` finds after them.
 
 A change is a call of libvirt that changes a domain, a program that does more than read, a file or directory of the host that is made,
 written, renamed or deleted, and the first look at whether a zone has done what it was asked to. It is Python that tells of files and
@@ -31,14 +31,16 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-# What Python compiles is no change of a converge.
-sys.dont_write_bytecode = True
 sys.path.insert(0, "/usr/lib/ringfence/python")
 
 import libvirt
+
 from ansible_collections.ringfence.zones.plugins.module_utils import converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+# What Python compiles is no change of a converge.
+sys.dont_write_bytecode = True
 
 STORE = Store()
 
@@ -128,12 +130,12 @@ def absolute(path: Any, directory: int) -> Any:
     return os.path.join(os.readlink(f"/proc/self/fd/{directory}"), path) if directory >= 0 else path
 
 
-def converged(declared: dict[str, Any], moment: int | str | None = None, kills: Sequence[str] = ()) -> dict[str, Any]:
-    """What a converge of its own process did: ``changes`` begun, ``actions`` by zone, whether it ``changed`` anything, ``failures``."""
+def converged(declared: dict[str, Any], moment: int | str | None = None, instead: Sequence[str] = ()) -> dict[str, Any]:
+    """What a converge in a process of its own did; unless it was killed, this has ``actions`` by zone, ``changed`` and ``failures``."""
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
-        run(declared, moment, kills, writing)
+        run(declared, moment, instead, writing)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as lines:
         told = {key: value for line in lines for key, value in json.loads(line).items()}
@@ -141,18 +143,18 @@ def converged(declared: dict[str, Any], moment: int | str | None = None, kills: 
     return told
 
 
-def run(declared: dict[str, Any], moment: int | str | None, kills: Sequence[str], writing: int) -> None:
+def run(declared: dict[str, Any], moment: int | str | None, instead: Sequence[str], writing: int) -> None:
     """Converge, tell of it, and end the process."""
 
     def happens() -> None:
-        if kills:
-            subprocess.run(kills, check=True)
+        if instead:
+            subprocess.run(instead, stdout=subprocess.DEVNULL, check=True)
         else:
             tell()
             os.kill(os.getpid(), signal.SIGKILL)
 
     def tell(**results: Any) -> None:
-        document = {"changes": changes.begun, "killed": moment is not None and changes.moment is None, **results}
+        document = {"changes": changes.begun, "reached": moment is not None and changes.moment is None, **results}
         os.write(writing, f"{json.dumps(document)}\n".encode())
 
     changes = Changes(moment, happens)
@@ -174,10 +176,9 @@ def main() -> None:
     collect, steps = sys.argv[1], json.loads(sys.argv[2])
     results = []
     for step in steps:
-        result = converged(step["declared"], step["moment"], step.get("kills", ()))
-        if result["killed"]:
-            then = step.get("then", step["declared"])
-            result.update(completed=converged(then), again=converged(then))
+        result = converged(step["declared"], step["moment"], step["instead"])
+        if result["reached"]:
+            result.update(completed=converged(step["then"]), again=converged(step["then"]))
             result["facts"] = json.loads(subprocess.run([sys.executable, "-c", collect], stdout=subprocess.PIPE, check=True).stdout)
         results.append(result)
     print(json.dumps(results))
