@@ -75,14 +75,16 @@ class Changes:
         for method, told in DOMAIN.items():
             self._wrap(libvirt.virDomain, method, lambda domain, *_more, told=told: f"{told} {domain.name()}")
         self._wrap(libvirt.virConnect, "defineXML", lambda _connection, xml: f"define {re.findall('<name>(.*?)</name>', xml)[0]}")
-        self._wrap(time, "sleep", lambda _seconds: "wait")
+        self._wrap(time, "sleep", lambda _seconds: "wait" if _sleeper() != "subprocess" else None)
         sys.addaudithook(self._heard)
 
-    def _wrap(self, where: Any, method: str, name: Callable[..., str]) -> None:
+    def _wrap(self, where: Any, method: str, name: Callable[..., str | None]) -> None:
         call = getattr(where, method)
 
         def change(*arguments: Any) -> Any:
-            self._begin(name(*arguments))
+            told = name(*arguments)
+            if told:
+                self._begin(told)
             return call(*arguments)
 
         setattr(where, method, change)
@@ -111,13 +113,18 @@ class Changes:
             self._begin(f"{what} {re.sub('[0-9a-f]{12,}', '…', os.fspath(path).removeprefix(f'{STORE.root}/'))}")
 
     def _begin(self, name: str) -> None:
-        if name == "wait" and self.begun[-1:] == ["wait"]:
+        last = self.begun[-1] if self.begun else "nothing"
+        if name == last == "wait":
             return
-        reached = self.moment in (len(self.begun) + 1, f"after {self.begun[-1]}" if self.begun else None)
-        if reached:
+        if self.moment in (len(self.begun) + 1, f"after {last}"):
             self.moment = None
             self.happens()
         self.begun.append(name)
+
+
+def _sleeper() -> str:
+    """The module that sleeps: that of the function which has called what is wrapped around it."""
+    return str(sys._getframe(3).f_globals["__name__"])
 
 
 def is_change(path: Any) -> bool:
@@ -139,12 +146,13 @@ def converged(declared: dict[str, Any], moment: int | str | None = None, instead
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as lines:
         told = {key: value for line in lines for key, value in json.loads(line).items()}
-    os.waitpid(process, 0)
+    _process, status = os.waitpid(process, 0)
+    assert os.waitstatus_to_exitcode(status) in (0, -signal.SIGKILL), "a converge has failed"
     return told
 
 
 def run(declared: dict[str, Any], moment: int | str | None, instead: Sequence[str], writing: int) -> None:
-    """Converge, tell of it, and end the process."""
+    """Converge, tell of it, and end the process. What is not expected to fail is printed as an exception is."""
 
     def happens() -> None:
         if instead:
@@ -167,8 +175,7 @@ def run(declared: dict[str, Any], moment: int | str | None, instead: Sequence[st
         tell(actions=actions, changed=report.changed, failures=report.failures)
     except RingfenceError as error:
         tell(actions={}, changed=False, failures=[str(error)])
-    finally:
-        os._exit(0)
+    sys.exit()
 
 
 def main() -> None:
