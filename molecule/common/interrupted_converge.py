@@ -28,6 +28,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -38,9 +39,6 @@ import libvirt
 from ansible_collections.ringfence.zones.plugins.module_utils import converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
-
-# What Python compiles is no change of a converge.
-sys.dont_write_bytecode = True
 
 STORE = Store()
 
@@ -142,7 +140,15 @@ def converged(declared: dict[str, Any], moment: int | str | None = None, instead
     reading, writing = os.pipe()
     process = os.fork()
     if process == 0:
-        run(declared, moment, instead, writing)
+        status = 1
+        try:
+            run(declared, moment, instead, writing)
+            status = 0
+        finally:
+            if status:
+                traceback.print_exc()
+            # Whatever else the process would do at its end is its parent's.
+            os._exit(status)
     os.close(writing)
     with os.fdopen(reading, encoding="utf-8") as lines:
         told = {key: value for line in lines for key, value in json.loads(line).items()}
@@ -152,7 +158,7 @@ def converged(declared: dict[str, Any], moment: int | str | None = None, instead
 
 
 def run(declared: dict[str, Any], moment: int | str | None, instead: Sequence[str], writing: int) -> None:
-    """Converge, tell of it, and end the process. What is not expected to fail is printed as an exception is."""
+    """Converge, and tell of it."""
 
     def happens() -> None:
         if instead:
@@ -175,11 +181,12 @@ def run(declared: dict[str, Any], moment: int | str | None, instead: Sequence[st
         tell(actions=actions, changed=report.changed, failures=report.failures)
     except RingfenceError as error:
         tell(actions={}, changed=False, failures=[str(error)])
-    sys.exit()
 
 
 def main() -> None:
     """Take the steps."""
+    # What Python compiles is no change of a converge.
+    sys.dont_write_bytecode = True
     collect, steps = sys.argv[1], json.loads(sys.argv[2])
     results = []
     for step in steps:
@@ -191,4 +198,5 @@ def main() -> None:
     print(json.dumps(results))
 
 
-main()
+if __name__ == "__main__":
+    main()
