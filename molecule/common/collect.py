@@ -90,6 +90,11 @@ print(
             "autostart": sorted(path.stem for path in LIBVIRT.glob("autostart/*.xml")),
             "qemu": output("pgrep", "-a", "qemu").splitlines(),
             "loops": {name: backing for name, backing in loops if backing.startswith(str(STORE))},
+            "disks": {
+                Path(backing).stem: int(text(f"/sys/block/{Path(name).name}/size")) * 512
+                for name, backing in loops
+                if backing.startswith(str(STORE / "volumes"))
+            },
             "traces": [trace for name, backing in loops if backing.startswith(str(STORE)) for trace in traces(Path(name).name)],
             "links": [path.name for path in Path("/sys/class/net").iterdir()],
             "managed": {row[1]: row[4] for row in map(str.split, output("networkctl", "--no-legend", "list").splitlines()) if row},

@@ -24,6 +24,7 @@ def check_that_nothing_is_left(
     assert [re.sub(".*/ringfence/|-.*|.img", "", path) for path in own] == sorted(
         [*(f"volumes/{name}" for name in mounted), *(f"zones/{name}/writable" for name in zones)]
     )
+    assert after["disks"] == {name: after["volumes"].get(name) for name in mounted}
     links = {f"rz{number}" for number in range(1, len(zones) + 1)}
     assert {link for link in after["links"] if re.match("rz|vif", link)} == links
     assert set(re.findall(r'"(rz\d+)"', after["network"])) == links

@@ -32,8 +32,9 @@ _KNOWN = {
         "start extra",
         "wait",
     },
-    "recreate": {"run skopeo copy", "rename images/…", "write volumes/passing.img", "stop extra", "define extra", "start extra"},
+    "recreate": {"run skopeo copy", "rename images/…", "stop extra", "define extra", "start extra"},
     "restart": {"stop extra", "wait", "define extra", "start extra", "delete zones/extra/initrd-…"},
+    "grow": {"write volumes/passing.img", "stop extra", "start extra"},
     "live": {"run nft -f", "resize memory of extra", "run xl sched-credit2", "define extra"},
     "remove": {"run nft -f", "stop extra", "undefine extra", "delete zones/extra", "delete volumes/passing.img", "withdraw images/…"},
 }
@@ -49,6 +50,7 @@ _MOMENTS = {
     "create": "after start extra",
     "recreate": "after stop extra",
     "restart": "after define extra",
+    "grow": "after write volumes/passing.img",
     "live": "after resize memory of extra",
     "remove": "after undefine extra",
 }
@@ -84,6 +86,7 @@ class Life:
             "create": created,
             "recreate": recreated,
             "restart": restarted,
+            "grow": restarted,
             "live": changed,
             "remove": removed,
         }
@@ -95,7 +98,7 @@ class Life:
         """Live, interrupted at these moments; the results by step, of which those are checked that came to their moment."""
         steps = []
         for step, zone in self.zones.items():
-            passing = {"create": _SMALL, "remove": _ABSENT}.get(step, _LARGE)
+            passing = {"grow": _LARGE, "live": _LARGE, "remove": _ABSENT}.get(step, _SMALL)
             declared = [*self.live.declared.values(), zone]
             steps.append(self.live.interrupted(moments[step], *declared, instead=instead, kept=_SMALL, passing=passing))
         results = dict(zip(self.zones, self.live.converge_interrupted(*steps), strict=True))
@@ -167,21 +170,35 @@ def test_a_converge_that_is_killed_at_any_step_is_completed_by_the_next(
         assert known <= set(whole[step]), (step, whole[step])
 
 
-def test_a_change_that_is_taken_back_when_its_converge_is_killed_leaves_nothing(
-    live: Live, facts: dict[str, Any], remembered: Callable[[], list[str]], show: Callable[[str], None]
+@pytest.mark.parametrize(
+    ("action", "known"),
+    [
+        ("recreate", {"run nft -f", "run skopeo copy", "stop extra", "define extra", "start extra", "wait"}),
+        ("live", {"run nft -f", "resize memory of extra", "define extra"}),
+    ],
+)
+def test_a_change_that_is_not_wanted_any_more_when_its_converge_was_killed_is_taken_back(
+    live: Live,
+    facts: dict[str, Any],
+    remembered: Callable[[], list[str]],
+    show: Callable[[str], None],
+    action: str,
+    known: set[str],
 ) -> None:
-    """Its image, its ports and its rules: the zone is again what it was, and so is what the host has of it."""
+    """Wherever it was killed: the zone is again what it was, and so is what the host has of it."""
     zones = Life(live, facts, "back").zones
     others = [*live.declared.values()]
     created = live.converge(*others, zones["create"], kept=_SMALL, passing=_SMALL)
     assert not created["failed"], created
-    rules = live.facts()["network"]
-    changed = {**zones["create"], "image": live.variables["images"]["redis"], "kernel": "debian12", "ports": ["8083:80"]}
+    before = live.facts()
+    kept = ("web", "api", "extra") if action == "live" else ("web", "api")
+    fields = {"memory": "96MiB"} if action == "live" else {"image": live.variables["images"]["redis"], "kernel": "debian12"}
+    changed = {**zones["create"], "ports": ["8083:80"], **fields}
     number = 0
     while True:
         number += 1
-        back = live.interrupted(number, *others, changed, then=[*others, zones["create"]], kept=_SMALL, passing=_SMALL)
-        (result,) = live.converge_interrupted(back)
+        step = live.interrupted(number, *others, changed, then=[*others, zones["create"]], kept=_SMALL, passing=_SMALL)
+        (result,) = live.converge_interrupted(step)
         if not result["reached"]:
             break
         where = (number, result["changes"][-1:])
@@ -189,10 +206,11 @@ def test_a_change_that_is_taken_back_when_its_converge_is_killed_leaves_nothing(
             where,
             result,
         )
-        check_that_nothing_is_left(result["facts"], facts, {**live.declared, "extra": zones["create"]}, kept=("web", "api"))
-        assert result["facts"]["network"] == rules, where
+        check_that_nothing_is_left(result["facts"], before, {**live.declared, "extra": zones["create"]}, kept)
+        assert result["facts"]["network"] == before["network"], where
     show(f"taken back before each of {number - 1} changes")
-    assert {"run nft -f", "stop extra", "define extra", "start extra"} <= set(result["changes"])
+    assert (result["failures"], result["actions"]["extra"]) == ([], action), result
+    assert known <= set(result["changes"])
     removed = live.converge(*others, zones["remove"], kept=_SMALL, passing=_SMALL)
     assert not removed["failed"], removed
     assert set(remembered()) == {"create back"}
