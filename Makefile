@@ -81,6 +81,10 @@ test: venv $(IMPORTER)/.installed ## run every test
 	@$(CHECK) lint sanity unit docs
 	@$(MAKE) --no-print-directory integration molecule
 
+.PHONY: test-full
+test-full: test ## run every test, and then the scenarios that take hours
+	@$(CHECK) full
+
 # --- the demo host, for developing ------------------------------------------------------------------------------------
 
 .PHONY: demo

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 STORE = Path("/var/lib/ringfence")
+LIBVIRT = Path("/etc/libvirt/libxl")
 PAGES = (8080, 8081)
 
 
@@ -85,8 +86,15 @@ print(
             "failed_units": output("systemctl", "list-units", "--failed", "--plain", "--no-legend").split("\n")[:-1],
             "memory": dict(re.findall(r"^(MemTotal|MemAvailable):\s+(\d+)", text("/proc/meminfo"), re.MULTILINE)),
             "domains": domains(),
+            "defined": sorted(path.stem for path in LIBVIRT.glob("*.xml")),
+            "autostart": sorted(path.stem for path in LIBVIRT.glob("autostart/*.xml")),
             "qemu": output("pgrep", "-a", "qemu").splitlines(),
             "loops": {name: backing for name, backing in loops if backing.startswith(str(STORE))},
+            "disks": {
+                Path(backing).stem: int(text(f"/sys/block/{Path(name).name}/size")) * 512
+                for name, backing in loops
+                if backing.startswith(str(STORE / "volumes"))
+            },
             "traces": [trace for name, backing in loops if backing.startswith(str(STORE)) for trace in traces(Path(name).name)],
             "links": [path.name for path in Path("/sys/class/net").iterdir()],
             "managed": {row[1]: row[4] for row in map(str.split, output("networkctl", "--no-legend", "list").splitlines()) if row},
@@ -101,6 +109,7 @@ print(
             },
             "volumes": {path.stem: path.stat().st_size for path in STORE.glob("volumes/*.img")},
             "zones": sorted(path.name for path in STORE.glob("zones/*")),
+            "layers": sorted(str(path) for path in STORE.glob("zones/*/writable-*")),
             "pages": {port: page(port) for port in PAGES},
         }
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 _COLLECT = Path(__file__).with_name("collect.py")
-_KILLED = Path(__file__).with_name("killed_converge.py")
+_INTERRUPTED = Path(__file__).with_name("interrupted_converge.py")
 
 
 GROWN = {"size": "48MiB"}
@@ -56,11 +56,29 @@ class Live:
         """The result of converging zones, with the declared volumes and those that are given."""
         return self.module("zones", self._declaration(zones, volumes))
 
-    def converge_killed(self, moment: str, zone: str, *zones: dict[str, Any], **volumes: dict[str, Any]) -> None:
-        """Converge likewise, and end the process at a moment of ``killed_converge.py``, to which it has to come."""
-        declaration = json.dumps(self._declaration(zones, volumes))
-        done = self.host.run("python3 -c %s %s %s %s; echo status $?", _KILLED.read_text(encoding="utf-8"), moment, zone, declaration)
-        assert done.stdout.strip() == "status 137", done
+    def interrupted(
+        self,
+        moment: int | str,
+        *zones: dict[str, Any],
+        instead: Sequence[str] = (),
+        then: Sequence[dict[str, Any]] = (),
+        **volumes: dict[str, Any],
+    ) -> dict[str, Any]:
+        """A step of :meth:`converge_interrupted`: converging likewise, killed at a moment of ``interrupted_converge.py``.
+
+        :param instead: a command that is run at the moment, and the converge goes on.
+        :param then: the zones that are declared after that; the same ones if none are given.
+        """
+        declared = {"declared": self._declaration(zones, volumes), "then": self._declaration(then or zones, volumes)}
+        return {"moment": moment, "instead": instead, **declared}
+
+    def converge_interrupted(self, *steps: dict[str, Any]) -> list[dict[str, Any]]:
+        """What ``interrupted_converge.py`` tells of steps."""
+        programs = (_INTERRUPTED.read_text(encoding="utf-8"), _COLLECT.read_text(encoding="utf-8"))
+        done = self.host.run("python3 -c %s %s %s", *programs, json.dumps(steps))
+        assert done.rc == 0, done.stderr
+        results: list[dict[str, Any]] = json.loads(done.stdout)
+        return results
 
     def _declaration(self, zones: Sequence[dict[str, Any]], volumes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         declared = {"volumes": {**self.variables["ringfence_volumes"], **volumes}, "secrets": self.variables["ringfence_secrets"]}

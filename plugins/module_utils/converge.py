@@ -158,7 +158,7 @@ class _Converge:
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])
         definitions = self._definitions(wanted, observed, foreign, removed, check=check)
         sizes = volumes.changes(declared, volumes.existing(self.store))
-        grown = {change.name: change for change in sizes if change.action == volumes.GROW}
+        grown = {**volumes.outgrown(self.store), **{change.name: change for change in sizes if change.action == volumes.GROW}}
         steps = plan(definitions, removed, observed, grown, adopt_runtime=self.policy.adopt_runtime)
         problems = limits.memory(steps, observed, self.hypervisor.free_memory)
         problems += limits.owners(sizes, zones, observed, removed)

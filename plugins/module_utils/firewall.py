@@ -18,6 +18,9 @@ _FAMILIES = ("inet", "arp")
 _KEPT = "network.nft"
 """The file in the store that the unit ringfence-network loads at boot."""
 
+_LOADING = "network.loading"
+"""It is there while others are loaded than those that are kept: a run that is killed then has perhaps loaded what nobody wants any more."""
+
 
 def rules(definitions: Iterable[Definition]) -> str:
     """The tables of a host that has these zones."""
@@ -27,13 +30,22 @@ def rules(definitions: Iterable[Definition]) -> str:
 
 def is_loaded(store: Store, text: str) -> bool:
     """Whether these tables are loaded, and kept for the next boot of the host."""
-    return kept(store) == text and all(has_table(family, _TABLE) for family in _FAMILIES)
+    if kept(store) != text or (store.root / _LOADING).exists():
+        return False
+    return all(has_table(family, _TABLE) for family in _FAMILIES)
 
 
 def load(store: Store, text: str) -> None:
     """Replace the tables at once as a whole; they are kept only if they load."""
-    run(["nft", "-f", "-"], stdin=text.encode())
+    loading = store.root / _LOADING
+    loading.touch(mode=0o600)
+    try:
+        run(["nft", "-f", "-"], stdin=text.encode())
+    except CommandFailed:
+        loading.unlink()  # nft has loaded nothing of it.
+        raise
     write_atomically(store.root / _KEPT, text.encode())
+    loading.unlink()
 
 
 def kept(store: Store) -> str:

@@ -139,7 +139,7 @@ def plan(
     :param declared: what shall run.
     :param removed: names that shall not exist.
     :param observed: every zone of ours that the host has, by name.
-    :param grown: the volumes that get larger, by name; a zone sees it when it starts anew.
+    :param grown: the volumes that get larger, or have got so, by name; a zone sees it when it starts anew.
     :param adopt_runtime: restart zones on an older zone base; else a newer one is no reason to.
     """
     steps = [_step(definition, observed.get(definition.zone.name), grown, adopt_runtime) for definition in declared]

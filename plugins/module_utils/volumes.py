@@ -56,6 +56,22 @@ def existing(store: Store) -> dict[str, int]:
     return {file.stem: file.stat().st_size // MIB for file in store.volumes.glob("*.img")}
 
 
+def outgrown(store: Store, block_devices: Path = Path("/sys/block")) -> dict[str, Change]:
+    """The volumes that are larger than the disk that their zone has, by name: a run was killed before it started the zone anew."""
+    found = {}
+    for backing in block_devices.glob("loop*/loop/backing_file"):
+        try:
+            file = Path(backing.read_text(encoding="utf-8", errors="replace").rstrip("\n"))
+            if file.parent != store.volumes:
+                continue
+            disk, size = int((backing.parents[1] / "size").read_text()) * 512 // MIB, file.stat().st_size // MIB
+        except OSError:
+            continue  # It has been detached in between, or its file is deleted.
+        if disk < size:
+            found[file.stem] = Change(file.stem, GROW, disk, size)
+    return found
+
+
 def changes(declared: Sequence[Volume], before: Mapping[str, int]) -> list[Change]:
     """What leads from the volumes that there are to those that are declared. A volume that is not declared stays as it is.
 

@@ -43,9 +43,19 @@ def own(program: str) -> tuple[str, ...]:
 # The last one begins with what the first one has converged.
 SCENARIOS = ("default", "debian12", "isolation")
 
+# What does not fit into the time of CI: `make test-full`.
+LONG_SCENARIOS = ("full", "airgap", "kernels")
+
+
+def molecule(group: str, scenarios: Sequence[str]) -> list[Check]:
+    """Return the checks that are molecule scenarios."""
+    return [Check(group, f"molecule {name}", ("molecule", "test", "--scenario-name", name), r"side_effect.*Missing") for name in scenarios]
+
+
 # Longest first, so that the last to end is short.
 CHECKS = (
-    *(Check("molecule", f"molecule {name}", ("molecule", "test", "--scenario-name", name), r"side_effect.*Missing") for name in SCENARIOS),
+    *molecule("molecule", SCENARIOS),
+    *molecule("full", LONG_SCENARIOS),
     Check("sanity", "ansible-test sanity", own("sanity")),
     Check("lint", "galaxy-importer", own("importer")),
     Check("docs", "documentation", own("docs")),

@@ -744,6 +744,26 @@ def test_what_a_killed_change_wrote_is_not_what_the_zone_boots(host: Host, monke
     assert made_up_host.only(host.store, "web", "initrd") == booted
 
 
+def test_rules_that_a_killed_change_has_loaded_are_replaced_when_it_is_not_wanted_any_more(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between loading them and keeping them: those that are kept are the wanted ones, and are not loaded."""
+    host.converge(_zone())
+    wanted = host.table
+
+    def killed(*_arguments: Any, **_options: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(firewall, "write_atomically", killed)
+        with pytest.raises(_Killed):
+            host.converge(_zone(ports=["8080:80"]))
+    assert host.table != wanted
+    assert host.converge(_zone()).rules_changed
+    assert host.table == wanted
+    assert not host.converge(_zone()).changed
+
+
 def test_the_made_up_host_counts_as_changed_what_a_converge_changes(host: Host) -> None:
     before = host.snapshot()
     host.converge(_zone())

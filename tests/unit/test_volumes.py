@@ -46,6 +46,19 @@ def test_a_volume_grows_and_keeps_its_content(store: Store) -> None:
     assert (len(after), after[: len(before)] == before) == (24 * MIB, True)
 
 
+def test_a_volume_that_is_larger_than_the_disk_of_its_zone_is_found(store: Store, tmp_path: Path) -> None:
+    _converge(store, Volume("data", size=24), Volume("seen", size=16))
+    deleted = f"{store.volumes / 'gone.img'} (deleted)"
+    attached = {"loop0": store.volumes / "data.img", "loop1": store.volumes / "seen.img", "loop2": deleted, "loop3": "/other/data.img"}
+    for name, file in attached.items():
+        device = tmp_path / "block" / name
+        (device / "loop").mkdir(parents=True)
+        (device / "loop" / "backing_file").write_text(f"{file}\n")
+        (device / "size").write_text(f"{16 * MIB // 512}\n")
+    (tmp_path / "block" / "sda").mkdir()
+    assert volumes.outgrown(store, tmp_path / "block") == {"data": Change("data", "grow", 16, 24)}
+
+
 def test_a_volume_never_shrinks(store: Store) -> None:
     with pytest.raises(InvalidDeclaration) as caught:
         volumes.changes([Volume("data", size=16)], {"data": 24})

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 from live import Live
 
+pytest.register_assert_rewrite("leftovers")
+
 
 @pytest.fixture(scope="module")
 def live(host: Any) -> Live:

@@ -45,7 +45,7 @@ def test_line_ends_with_the_last_word_of_the_check() -> None:
 
 def test_unknown_group_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["nothing"]) == 2
-    assert "docs, lint, molecule, sanity, unit" in capsys.readouterr().err
+    assert "docs, full, lint, molecule, sanity, unit" in capsys.readouterr().err
 
 
 def test_what_a_long_check_is_at_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
