@@ -90,6 +90,9 @@ def zone_modules(index: ModuleIndex, config: str | None) -> dict[str, tuple[str,
         if order or option in builtin:
             modules[name] = order
     missing = [f"{name} (CONFIG_{option})" for name, option in REQUIRED.items() if name not in modules]
+    # Since Linux 6.8; before, it could not be switched off. A zone's record is on the disk of its writable layer.
+    if re.search(r"^# CONFIG_BLK_DEV_WRITE_MOUNTED is not set$", config or "", re.MULTILINE):
+        missing.append("writes to disks that are mounted (CONFIG_BLK_DEV_WRITE_MOUNTED)")
     if missing and config is None:
         raise RingfenceError(
             f"it has no module for {', '.join(missing)}, and whether that is built in cannot be checked without the kernel's "

@@ -73,6 +73,14 @@ def test_everything_that_is_missing_is_named() -> None:
     assert "xen_blkfront (CONFIG_XEN_BLKDEV_FRONTEND);" in str(caught.value)
 
 
+def test_a_kernel_that_writes_to_no_mounted_disk_is_refused() -> None:
+    """Older kernels do not have the option, and do write."""
+    off = "# CONFIG_BLK_DEV_WRITE_MOUNTED is not set\n"
+    zone_modules(INDEX, samples.config(BLK_DEV_WRITE_MOUNTED="y"))
+    with pytest.raises(RingfenceError, match=r"writes to disks that are mounted \(CONFIG_BLK_DEV_WRITE_MOUNTED\)"):
+        zone_modules(INDEX, samples.config() + off)
+
+
 def test_a_module_that_the_configuration_promises_but_is_not_there_is_missing() -> None:
     with pytest.raises(RingfenceError, match=r"overlay \(CONFIG_OVERLAY_FS\), ext4 \(CONFIG_EXT4_FS\)"):
         zone_modules(ModuleIndex(), samples.config())

@@ -25,6 +25,8 @@ def test_it_has_built_in_what_hosts_ask_for(option: str) -> None:
         *("XEN_PV", "XEN_PVH", "HVC_XEN", "HVC_XEN_FRONTEND", "XEN_BALLOON", "BLK_DEV_INITRD", "DEVTMPFS", "TMPFS"),
         # crun: namespaces, control groups, filters of system calls.
         *("UTS_NS", "IPC_NS", "USER_NS", "PID_NS", "NET_NS", "MEMCG", "CGROUP_PIDS", "CGROUP_BPF", "CPUSETS", "SECCOMP_FILTER"),
+        # A zone's record is written to a disk that is mounted.
+        "BLK_DEV_WRITE_MOUNTED",
         # The number of processes killed, in a zone's record; old programs, for which its command line has vsyscall=xonly.
         *("VM_EVENT_COUNTERS", "X86_VSYSCALL_EMULATION"),
     ],
