@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,9 @@ _INTERRUPTED = Path(__file__).with_name("interrupted_converge.py")
 
 GROWN = {"size": "48MiB"}
 """The volume ``data`` after the tests of ``declaration``, which make it larger; it never shrinks again."""
+
+HOLDER_OF_THE_LOCK = "$(lslocks --raw --noheadings --output PID,PATH | sed -n 's, /var/lib/ringfence/lock$,,p')"
+"""In a shell script: the process of a module that converges, or attacks."""
 
 
 class Live:
@@ -34,6 +38,15 @@ class Live:
         done = self.host.run("bash -euc %s", script)
         assert done.rc == 0, f"exit status {done.rc}: {done.stderr}{done.stdout}"
         return str(done.stdout)
+
+    def by_itself(self, script: str) -> None:
+        """Let the host run a shell script, and do not wait for it."""
+        self.run(f"setsid --fork bash -c {shlex.quote(script)} >/dev/null 2>&1 </dev/null")
+
+    def into(self, zone: str) -> str:
+        """The words of a shell script that log in to a zone as its root, outside the container; a command follows."""
+        unknown = "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null"
+        return f"ssh -F none {unknown} -o ProxyCommand='zonectl connect {zone}' root@{zone}"
 
     def facts(self, *zones: str) -> dict[str, Any]:
         """What ``collect.py`` finds when the pages of these zones are there; after a boot that takes a while."""

@@ -28,7 +28,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     zone_files,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt, compared
-from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import CLOSED, NAMES, OPEN, Told, Zones, run_quietly
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import CLOSED, NAMES, OPEN, Told, Zones, escaping, run_quietly
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks import arp, devices
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks.network import HONEST
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
@@ -292,7 +292,7 @@ class _Campaign:
         self.zones.inside(
             name,
             [
-                ("escape", {"token": self.token, "file": "/none"}),
+                escaping(self.token),
                 ("labels", {"disk": "/attack/dev/xvdc", "sectors": devices.labels().hex()}),
             ],
         )
@@ -351,7 +351,7 @@ class _Campaign:
         watcher.start()
         try:
             with contextlib.suppress(RingfenceError):
-                self.zones.inside(first, [("escape", {"token": self.token, "file": "/none"}), ("panic", {})], timeout=25)
+                self.zones.inside(first, [escaping(self.token), ("panic", {})], timeout=25)
             deadline = time.monotonic() + _RESTART
             running = False
             while not running and time.monotonic() < deadline:

@@ -11,7 +11,7 @@ import time
 
 from ansible_collections.ringfence.zones.plugins.module_utils import channel
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
-from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import Zones
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import Zones, escaping
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks.answer import DIRECTORY
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
@@ -42,7 +42,7 @@ def of_commands(zones: Zones, name: str) -> list[Attempt]:
 
 def of_the_ssh_server(zones: Zones, name: str, token: str) -> list[Attempt]:
     """Answers in the place of the ssh server. After this, nothing can be told to the zone any more."""
-    zones.inside(name, [("escape", {"token": token, "file": "/none", "then": _AS_SSH_SERVER})])
+    zones.inside(name, [escaping(token, then=_AS_SSH_SERVER)])
     raw = _raw(zones.numbers[name])
     said, seconds = _given_up(zones, name, ["true"])
     control = b"\x1b" in raw and len(raw) > _LIMIT

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import channel, images, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
-from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, Told, Zones, run_quietly
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, Told, Zones, escaping, run_quietly
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
@@ -51,7 +51,7 @@ def attack(zones: Zones, token: str) -> list[Attempt]:
     lurk = {"token": token, "seconds": _LURKING, "file": str(canary)}
     left = zones.inside(name, [("starter", {**lurk, "background": True})])["starter"]
     disks = {"shared": _SHARED, "own": "/attack/dev/xvdc"}
-    said = zones.inside(name, [("starter", {"told": True}), ("escape", {"token": token, "file": "/none"}), ("disk", disks)])
+    said = zones.inside(name, [("starter", {"told": True}), escaping(token), ("disk", disks)])
     changed = [str(file) for file in files if file_digest(file) != before[file]]
     control = _control(zones, lurk)
     attempts = []

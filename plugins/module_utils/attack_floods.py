@@ -20,7 +20,7 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import network, zonectl
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
-from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, OPEN, Told, Zones
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, OPEN, Told, Zones, escaping
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import console_end, console_log
@@ -52,7 +52,7 @@ def attack(zones: Zones, token: str) -> list[Attempt]:
     """Flood, one kind after the other."""
     first, second = NAMES
     peer = network.address(zones.definitions[second].index)
-    escape = ("escape", {"token": token, "file": "/none"})
+    escape = escaping(token)
     targets = {"packets": peer, "xenstore": f"/local/domain/{zones.numbers[first]}/name", "console": "/attack/dev/hvc0"}
     console: list[Attempt] = []
     floods: dict[str, tuple[str, _Watched]] = {}

@@ -13,7 +13,7 @@ import struct
 
 from ansible_collections.ringfence.zones.plugins.module_utils import volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
-from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, VOLUME, Zones
+from ansible_collections.ringfence.zones.plugins.module_utils.attack_zones import NAMES, VOLUME, Zones, escaping
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks import disk
 
 _MEMORY, _DISK = 11, 12
@@ -80,7 +80,7 @@ def in_memory(zones: Zones, before: set[int], token: str) -> list[Attempt]:
     """
     name = NAMES[0]
     given = len(before & frames(zones, name)) // _PAGES_OF_A_MIB
-    escape = ("escape", {"token": token, "file": "/none"})
+    escape = escaping(token)
     said = zones.inside(name, [escape, ("memory", {"scan": f"{token}-before"})])["memory"]
     control = next(iter(zones.inside(name, [("memory", {"free": f"{token}-now"})])["memory"].values()), (None, "it did not look"))
     return [
@@ -92,7 +92,7 @@ def in_memory(zones: Zones, before: set[int], token: str) -> list[Attempt]:
 def on_disks(zones: Zones, token: str) -> list[Attempt]:
     """Write to all disks of a zone, remove it and its volume, make both anew, and look."""
     name = NAMES[1]
-    escape = ("escape", {"token": token, "file": "/none"})
+    escape = escaping(token)
     written = zones.inside(name, [escape, ("disk", {"name": token, "disks": _DISKS, "write": True})])["disk"]
     on_host = disk.pattern(token) in volumes.path(zones.store, VOLUME).read_bytes()
     zones.renew(name)

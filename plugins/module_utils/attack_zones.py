@@ -88,6 +88,14 @@ Told = dict[str, "tuple[bool | None, str]"]
 """What a program says, by the labels of its attempts."""
 
 
+def escaping(token: str, **more: str) -> tuple[str, dict[str, str]]:
+    """The program that goes on outside the container, for :meth:`Zones.inside`; it looks for no file of the host.
+
+    :param token: of this attack.
+    """
+    return ("escape", {"token": token, "file": "/none", **more})
+
+
 class Zones:
     """The zones of one attack."""
 

@@ -59,13 +59,14 @@ def listed() -> str:
 
     :raises RingfenceError: when nft does not answer.
     """
-    loaded = _listed("inet")
-    return loaded and loaded + _listed("arp")
+    first, *others = _FAMILIES
+    loaded = _listed(first)
+    return loaded and "".join([loaded, *map(_listed, others)])
 
 
 def _listed(family: str) -> str:
     try:
-        return run(["nft", "list", "table", family, "ringfence"], timeout=20).decode("utf-8", "replace")
+        return run(["nft", "list", "table", family, _TABLE], timeout=20).decode("utf-8", "replace")
     except CommandFailed as error:
         if "No such file or directory" in error.output:
             return ""
@@ -77,7 +78,7 @@ def as_listed(text: str) -> str:
 
     :raises RingfenceError: when nft does not load it.
     """
-    script = "nft -f - && nft list table inet ringfence && nft list table arp ringfence"
+    script = " && ".join(["nft -f -", *(f"nft list table {family} {_TABLE}" for family in _FAMILIES)])
     return run(["unshare", "--net", "sh", "-c", script], stdin=text.encode(), timeout=20).decode("utf-8", "replace")
 
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import Any
 
 import pytest
 from leftovers import check_that_nothing_is_left
-from live import GROWN, Live
+from live import GROWN, HOLDER_OF_THE_LOCK, Live
 
 _API = "/var/lib/ringfence/zones/api"
 _ENDED = "! xl domid api"
-_KILL_MODULE = "kill -KILL $(lslocks --raw --noheadings --output PID,PATH | sed -n 's, /var/lib/ringfence/lock$,,p')"
-"""The module holds this lock while it converges."""
+_KILL_MODULE = f"kill -KILL {HOLDER_OF_THE_LOCK}"
 
 _SERVES_A_MEBIBYTE = """
 table ip cut {{
@@ -31,8 +29,7 @@ table ip cut {{
 
 def _when(live: Live, condition: str, action: str) -> None:
     """Let the host do something by itself as soon as a condition holds, for at most two minutes."""
-    script = f"for try in $(seq 600); do if {condition}; then {action}; exit; fi; sleep 0.2; done"
-    live.run(f"setsid --fork bash -c {shlex.quote(script)} >/dev/null 2>&1 </dev/null")
+    live.by_itself(f"for try in $(seq 600); do if {condition}; then {action}; exit; fi; sleep 0.2; done")
 
 
 def _converge_changed(live: Live, **fields: Any) -> dict[str, Any]:
@@ -139,9 +136,8 @@ def _restarts(live: Live) -> int:
 
 def _panic(live: Live) -> None:
     """Let the kernel of zone api panic, and wait until Xen has started the zone again."""
-    into = "ssh -F none -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ProxyCommand='zonectl connect api' root@api"
     before = live.run("xl domid api").strip()
-    live.run(f"timeout 60 {into} 'echo c > /proc/sysrq-trigger' </dev/null || true")
+    live.run(f"timeout 60 {live.into('api')} 'echo c > /proc/sysrq-trigger' </dev/null || true")
     live.run(f'for try in $(seq 300); do [ "$(xl domid api 2>/dev/null || echo {before})" = {before} ] || exit 0; sleep 0.2; done; exit 1')
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shlex
 import time
 from collections.abc import Callable
 from typing import Any
 
-from live import Live
+from live import HOLDER_OF_THE_LOCK, Live
 
 ATTACKED = {*range(1, 15), 16, 17, 21, 22}
 """Not the promise 15, of which times are the evidence: they say nothing where other tests run. The scenario full attacks it."""
@@ -19,18 +18,12 @@ _WEAKEN = (
     "nft flush chain inet ringfence spoofed; nft flush chain inet ringfence forward; nft flush chain inet ringfence input;"
     " nft flush chain arp ringfence asking"
 )
-_HOLDER_OF_THE_LOCK = "$(lslocks --raw --noheadings --output PID,PATH | sed -n 's, /var/lib/ringfence/lock$,,p')"
-"""The module holds this lock while it starts the zones."""
 
 
 def _attack(live: Live, **arguments: Any) -> dict[int, dict[str, Any]]:
     result = live.module("verify", {"depth": "attack", **arguments})
     assert not result["failed"], result
     return {row["number"]: row for row in result["report"]["rows"]}
-
-
-def _by_itself(live: Live, script: str) -> None:
-    live.run(f"setsid --fork bash -c {shlex.quote(script)} >/dev/null 2>&1 </dev/null")
 
 
 def _check_that_nothing_is_left(live: Live) -> None:
@@ -58,7 +51,7 @@ def test_rules_that_are_flushed_are_told_by_the_rows_of_the_network_alone(live: 
     # The zones begin with the table loaded anew, so it is flushed once the second one runs.
     condition = "zonectl list 2>/dev/null | grep -q '^ringfence-attack-2 *running'"
     script = f"for try in $(seq 600); do if {condition}; then {_WEAKEN}; exit; fi; sleep 0.5; done"
-    _by_itself(live, script)
+    live.by_itself(script)
     rows = _attack(live, promises=[9, 10])
     assert "in the name of foreign machines" in str(rows[9]["evidence"])
     assert {number for number, row in rows.items() if row["result"] == "broken"} == {9, 10}
@@ -66,8 +59,8 @@ def test_rules_that_are_flushed_are_told_by_the_rows_of_the_network_alone(live: 
 
 
 def test_an_attack_that_is_told_to_end_clears_up(live: Live) -> None:
-    action = f"sleep 2; kill -TERM {_HOLDER_OF_THE_LOCK}"
-    _by_itself(live, f"for try in $(seq 600); do if xl domid ringfence-attack-1; then {action}; exit; fi; sleep 0.5; done")
+    action = f"sleep 2; kill -TERM {HOLDER_OF_THE_LOCK}"
+    live.by_itself(f"for try in $(seq 600); do if xl domid ringfence-attack-1; then {action}; exit; fi; sleep 0.5; done")
     result = live.module("verify", {"depth": "attack", "promises": [1]})
     assert "was ended (signal 15)" in result["msg"], result
     _check_that_nothing_is_left(live)
