@@ -200,15 +200,20 @@ def _apply_options(host: Host, options: argparse.Namespace) -> None:
     """Options given for a host that is off hold from this start on; those not given stay as they were."""
     machine = host.config.machine
     ssh_forward = tuple(forward for forward in machine.forwards if forward.guest_port == SSH_PORT)
-    host.reconfigure(
-        replace(
-            machine,
-            memory_mib=options.memory or machine.memory_mib,
-            cpus=options.cpus or machine.cpus,
-            forwards=machine.forwards if options.forward is None else (*ssh_forward, *options.forward),
-            network=not options.no_network,
-        )
+    changed = replace(
+        machine,
+        memory_mib=options.memory or machine.memory_mib,
+        cpus=options.cpus or machine.cpus,
+        forwards=machine.forwards if options.forward is None else (*ssh_forward, *options.forward),
+        network=not options.no_network,
     )
+    # QEMU restores a snapshot only into the machine it was taken of.
+    if (changed.memory_mib, changed.cpus) != (machine.memory_mib, machine.cpus) and (kept := host.snapshots()):
+        raise LabError(
+            f"{host.name} has snapshots ({', '.join(kept)}), which need its {machine.memory_mib} MiB and {machine.cpus} CPUs:"
+            " leave --memory and --cpus out, or choose another name"
+        )
+    host.reconfigure(changed)
 
 
 def _ssh(options: argparse.Namespace) -> int:

@@ -256,3 +256,13 @@ def test_the_image_of_the_cache_may_go_while_a_host_lives(tmp_path: Path) -> Non
     assert os.stat(link).st_ino == os.stat(image).st_ino
     image.unlink()
     assert link.read_text() == "content"
+
+
+def test_a_host_with_snapshots_keeps_the_machine_that_they_need(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    host = make_host(run)
+    monkeypatch.setattr(Host, "snapshots", lambda _host: ["converged"])
+    assert cli.main(["up", "web", "--cpus", "2"]) == 1
+    assert "web has snapshots (converged), which need its 1024 MiB and 1 CPUs" in capsys.readouterr().err
+    assert host.config.machine.cpus == 1
