@@ -48,27 +48,30 @@ _MOST_CONSOLE = 1 << 20
 """Bytes a second that may reach the host's disk, whose logs are bounded every minute."""
 
 
-def attack(zones: Zones, token: str) -> list[Attempt]:
+def load(zones: Zones, token: str) -> list[Attempt]:
     """Flood, one kind after the other."""
-    first, second = NAMES
-    peer = network.address(zones.definitions[second].index)
-    escape = escaping(token)
-    targets = {"packets": peer, "xenstore": f"/local/domain/{zones.numbers[first]}/name", "console": "/attack/dev/hvc0"}
-    console: list[Attempt] = []
+    peer = network.address(zones.definitions[NAMES[1]].index)
     floods: dict[str, tuple[str, _Watched]] = {}
     idle = [_watched(peer, _idle)]
     for kind in _LEAST:
-        parameters = {"kind": kind, "seconds": _SECONDS, "target": targets.get(kind, "")}
-        flood = functools.partial(zones.inside, first, [escape, ("flood", parameters)], timeout=_SECONDS + 12 * _PATIENCE)
-        before, other = _console_size(first), _log(second)
-        watched = _watched(peer, flood)
+        watched = _watched(peer, functools.partial(_flood, zones, token, kind))
         floods[kind] = next(iter(watched.said["flood"].values()))[1], watched
-        if kind == "console":
-            console = _console(zones, _console_size(first) - before, other)
     idle.append(_watched(peer, _idle))
     # What else happens on this machine, or on the one that emulates it, is no zone's doing.
     usual = max(statistics.median(watched.delays) for watched in idle)
-    return [attempt for kind, flooded in floods.items() for attempt in _judged(kind, *flooded, usual)] + console
+    return [attempt for kind, flooded in floods.items() for attempt in _judged(kind, *flooded, usual)]
+
+
+def _flood(zones: Zones, token: str, kind: str) -> dict[str, Told]:
+    """Let the first zone flood, and return what it says."""
+    name, peer = NAMES
+    targets = {
+        "packets": network.address(zones.definitions[peer].index),
+        "xenstore": f"/local/domain/{zones.numbers[name]}/name",
+        "console": "/attack/dev/hvc0",
+    }
+    parameters = {"kind": kind, "seconds": _SECONDS, "target": targets.get(kind, "")}
+    return zones.inside(name, [escaping(token), ("flood", parameters)], timeout=_SECONDS + 12 * _PATIENCE)
 
 
 def _judged(kind: str, amount: str, watched: _Watched, usual: float) -> list[Attempt]:
@@ -84,9 +87,12 @@ def _judged(kind: str, amount: str, watched: _Watched, usual: float) -> list[Att
     ]
 
 
-def _console(zones: Zones, grown: int, other: bytes) -> list[Attempt]:
-    """What a flood of the console has done to the logs."""
+def console(zones: Zones, token: str) -> list[Attempt]:
+    """Flood the console alone, and see what that has done to the logs."""
     first, second = NAMES
+    before, other = _console_size(first), _log(second)
+    _flood(zones, token, "console")
+    grown = _console_size(first) - before
     file = {"kind": "console", "seconds": 1, "target": "/attack/console"}
     elsewhere = next(iter(zones.control([("flood", file)])["flood"].values()))[1]
     (zones.directory / "control" / "rootfs" / "attack" / "console").unlink(missing_ok=True)
