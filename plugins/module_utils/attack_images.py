@@ -261,7 +261,7 @@ def _layer(layout: Path) -> Path:
 
 
 def _blob(layout: Path, described: Mapping[str, Any]) -> Path:
-    return layout / "blobs" / "sha256" / str(described["digest"]).removeprefix("sha256:")
+    return layout / oci_layout.blob(described["digest"])
 
 
 def _fetched(directory: Path, layout: Path) -> str:

@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import errno
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +26,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     bundle_manifest,
     collection_archive,
     debian_archive,
+    oci_layout,
     registry,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle_manifest import File, Manifest, Since
@@ -40,8 +40,6 @@ ARCHITECTURE = "amd64"
 _DIRECTORIES = ("collections", "images", *debian_archive.ARCHIVES)
 _FOR_ANSIBLE = ("python3-apt",)
 """What modules need on a host beside the packages of :mod:`boot`."""
-
-_LAYOUT = b'{"imageLayoutVersion": "1.0.0"}\n'
 
 
 @dataclasses.dataclass(frozen=True)
@@ -176,19 +174,12 @@ def _look_up_images(references: Sequence[str], content: Content) -> dict[str, st
         images[str(resolved.reference)] = resolved.named_digest
         if index is not None:
             content.give(_blob(resolved.named_digest), index)
-        blobs = _blobs(resolved)
-        tags[resolved.digest] = {
-            # Of manifests in Docker's format too: skopeo 1.9 finds no others in a layout, and later ones take this.
-            "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "digest": resolved.digest,
-            "size": blobs[_blob(resolved.digest)].size,
-            "annotations": {"org.opencontainers.image.ref.name": resolved.digest.removeprefix("sha256:")},
-        }
-        content.files.update(blobs)
+        # Of manifests in Docker's format too: skopeo 1.9 finds no others in a layout, and later ones take this.
+        tags[_tag(resolved)] = {"mediaType": oci_layout.MANIFEST, "digest": resolved.digest, "size": resolved.size}
+        content.files.update(_blobs(resolved))
         content.images.append(resolved)
-    index_file = {"schemaVersion": 2, "manifests": [tags[digest] for digest in sorted(tags)]}
-    content.give("images/index.json", json.dumps(index_file, indent=1, sort_keys=True).encode())
-    content.give("images/oci-layout", _LAYOUT)
+    for name, file in oci_layout.frame(tags).items():
+        content.give(f"images/{name}", file)
     return images
 
 
@@ -199,8 +190,13 @@ def _blobs(resolved: registry.Resolved) -> dict[str, File]:
     return {_blob(resolved.digest): File(resolved.size, resolved.digest.removeprefix("sha256:")), **blobs}
 
 
+def _tag(image: registry.Resolved) -> str:
+    """The tag of an image in the bundle: :func:`registry.resolve_in_layout` finds it by that."""
+    return image.digest.removeprefix("sha256:")
+
+
 def _blob(digest: str) -> str:
-    return f"images/blobs/sha256/{digest.removeprefix('sha256:')}"
+    return f"images/{oci_layout.blob(digest)}"
 
 
 def _without_earlier(files: Mapping[str, File], earlier: Mapping[str, File]) -> dict[str, File]:
@@ -250,7 +246,7 @@ def _fetch_image(directory: Path, image: registry.Resolved) -> None:
     # What a run that was killed has left of skopeo's own.
     for leftover in layout.glob("oci-put-blob*"):
         leftover.unlink()
-    registry.fetch(image, layout, image.digest.removeprefix("sha256:"))
+    registry.fetch(image, layout, _tag(image))
 
 
 def _split(directory: Path, path: str, file: File) -> None:

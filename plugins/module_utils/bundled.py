@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
@@ -34,6 +34,6 @@ def resolve(store: Store, reference: str) -> registry.Resolved:
     if (bundle / bundle_manifest.NAME).exists():
         manifest, _content = bundle_manifest.read(bundle)
         digest = parsed.digest or manifest.images.get(str(parsed))
-        if digest and f"images/blobs/sha256/{digest.removeprefix('sha256:')}" in manifest.files:
+        if digest and f"images/{oci_layout.blob(digest)}" in manifest.files:
             return registry.resolve_in_layout(reference, bundle / "images", digest)
     return registry.resolve(reference)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import layers, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
@@ -188,7 +188,7 @@ def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
         digest = layer["digest"]
         if digest in unpacked:
             continue
-        blob = layout / "blobs" / "sha256" / digest.removeprefix("sha256:")
+        blob = layout / oci_layout.blob(digest)
         plain = layers.uncompressed(blob, workspace / blob.name, bound)
         if plain != blob:
             blob.unlink()

@@ -21,7 +21,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, layers
+from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, layers, oci_layout
 from ansible_collections.ringfence.zones.plugins.module_utils.boot_image import BootImage
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
@@ -69,7 +69,7 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
     number = (manifest.get("annotations") or {}).get(FORMAT, "1")
     if number != "1":
         raise RingfenceError(f"its layout has the number {number!r} ({FORMAT}); known is '1'")
-    blobs = [layout / "blobs" / "sha256" / str(layer["digest"]).removeprefix("sha256:") for layer in manifest["layers"]]
+    blobs = [layout / oci_layout.blob(layer["digest"]) for layer in manifest["layers"]]
     plain = [layers.uncompressed(blob, scratch / f"layer-{number}", _MAX_SIZE) for number, blob in enumerate(blobs)]
     with layers.merged(plain) as root:
         parts = _take_apart(root, scratch)

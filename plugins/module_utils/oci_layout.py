@@ -2,7 +2,10 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Writes images of one layer, and indexes over such, as OCI image layouts. The same files give the same digest, on any machine."""
+"""OCI image layouts: what is where in them, and how images of one layer, and indexes over such, are written as layouts.
+
+The same files give the same digest, on any machine.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +18,38 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.registry import oci_architecture
 from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
-_MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 _INDEX = "application/vnd.oci.image.index.v1+json"
-_TAG = "org.opencontainers.image.ref.name"
+TAG = "org.opencontainers.image.ref.name"
+"""The annotation by which an image is selected in a layout."""
+
+_BLOBS = "blobs/sha256"
+
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+"""The kernel's machine names, which some published indexes carry too, to those of the OCI specification (Go's GOARCH)."""
+
+
+def oci_architecture(name: str) -> str:
+    """The OCI name of an architecture that has the kernel's name, or that one already."""
+    return _ARCHITECTURES.get(name, name)
+
+
+def blob(digest: str) -> str:
+    """The path in a layout of the blob with this digest."""
+    return f"{_BLOBS}/{digest.removeprefix('sha256:')}"
+
+
+def frame(tagged: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
+    """By name the files of a layout beside its blobs: what makes it one, and its index of descriptors by their tags."""
+    manifests = [{**described, "annotations": {TAG: tag}} for tag, described in sorted(tagged.items())]
+    return {
+        "index.json": _json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}),
+        "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
+    }
 
 
 def write_layout(directory: Path, files: Mapping[str, bytes | Path], architecture: str, annotations: Mapping[str, str], tag: str) -> str:
@@ -48,9 +75,8 @@ def write_image(
     :param layer: an uncompressed tar file on the same file system; it is moved.
     :param config: the ``config`` object of the image configuration: ``Cmd``, ``Env``, ``ExposedPorts`` and so on.
     """
-    blobs = directory / "blobs" / "sha256"
-    blobs.mkdir(parents=True)
-    described_layer = _take_layer(blobs, layer)
+    (directory / _BLOBS).mkdir(parents=True)
+    described_layer = _take_layer(directory, layer)
     document = {
         "architecture": architecture,
         "os": "linux",
@@ -59,14 +85,13 @@ def write_image(
     }
     manifest = {
         "schemaVersion": 2,
-        "mediaType": _MANIFEST,
-        "config": _write_document(blobs, _CONFIG, document),
+        "mediaType": MANIFEST,
+        "config": _write_document(directory, _CONFIG, document),
         "layers": [described_layer],
         "annotations": dict(annotations),
     }
-    described = _write_document(blobs, _MANIFEST, manifest)
+    described = _write_document(directory, MANIFEST, manifest)
     _write_tag(directory, tag, described)
-    (directory / "oci-layout").write_bytes(_json({"imageLayoutVersion": "1.0.0"}))
     return str(described["digest"])
 
 
@@ -76,22 +101,21 @@ def join_index(directory: Path, tag: str, others: str) -> str:
     ``others`` is an image or an index; what it has for the platform of the image is left out. The entries are in the order of their
     platforms: it makes no difference which image was there first.
     """
-    blobs = directory / "blobs" / "sha256"
-    tagged = {entry["annotations"][_TAG]: entry for entry in json.loads((directory / "index.json").read_bytes())["manifests"]}
-    (own,) = _entries(blobs, tagged[tag])
-    entries = [own, *(entry for entry in _entries(blobs, tagged[others]) if _platform(entry) != _platform(own))]
+    tagged = {entry["annotations"][TAG]: entry for entry in json.loads((directory / "index.json").read_bytes())["manifests"]}
+    (own,) = _entries(directory, tagged[tag])
+    entries = [own, *(entry for entry in _entries(directory, tagged[others]) if _platform(entry) != _platform(own))]
     entries.sort(key=lambda entry: (_platform(entry), entry["digest"]))
-    described = _write_document(blobs, _INDEX, {"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries})
+    described = _write_document(directory, _INDEX, {"schemaVersion": 2, "mediaType": _INDEX, "manifests": entries})
     _write_tag(directory, tag, described)
     return str(described["digest"])
 
 
-def _entries(blobs: Path, descriptor: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _entries(directory: Path, descriptor: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The entries of the index that ``descriptor`` stands for, or the one entry that an index over its image would have."""
-    document = json.loads(_blob(blobs, descriptor["digest"]).read_bytes())
+    document = json.loads((directory / blob(descriptor["digest"])).read_bytes())
     if "manifests" in document:
         return list(document["manifests"])
-    config = json.loads(_blob(blobs, document["config"]["digest"]).read_bytes())
+    config = json.loads((directory / blob(document["config"]["digest"])).read_bytes())
     platform = {key: config[key] for key in ("architecture", "os") if key in config}
     return [{**{key: descriptor[key] for key in ("mediaType", "digest", "size")}, "platform": platform}]
 
@@ -101,21 +125,17 @@ def _platform(entry: Mapping[str, Any]) -> tuple[str, str]:
     return (str(platform.get("os")), oci_architecture(str(platform.get("architecture"))))
 
 
-def _blob(blobs: Path, digest: str) -> Path:
-    return blobs / digest.removeprefix("sha256:")
-
-
-def _write_document(blobs: Path, media_type: str, document: dict[str, Any]) -> dict[str, Any]:
+def _write_document(directory: Path, media_type: str, document: dict[str, Any]) -> dict[str, Any]:
     content = _json(document)
-    digest = hashlib.sha256(content).hexdigest()
-    (blobs / digest).write_bytes(content)
-    return {"mediaType": media_type, "digest": f"sha256:{digest}", "size": len(content)}
+    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    (directory / blob(digest)).write_bytes(content)
+    return {"mediaType": media_type, "digest": digest, "size": len(content)}
 
 
 def _write_tag(directory: Path, tag: str, described: dict[str, Any]) -> None:
     """Make ``tag`` the only one of the layout."""
-    manifests = [{**described, "annotations": {_TAG: tag}}]
-    (directory / "index.json").write_bytes(_json({"schemaVersion": 2, "mediaType": _INDEX, "manifests": manifests}))
+    for name, content in frame({tag: described}).items():
+        (directory / name).write_bytes(content)
 
 
 def _json(document: dict[str, Any]) -> bytes:
@@ -131,10 +151,10 @@ def _write_layer(layer: Path, files: Mapping[str, bytes | Path]) -> None:
             _add_file(archive, path, source)
 
 
-def _take_layer(blobs: Path, layer: Path) -> dict[str, Any]:
+def _take_layer(directory: Path, layer: Path) -> dict[str, Any]:
     digest = file_digest(layer)
     size = layer.stat().st_size
-    os.rename(layer, _blob(blobs, digest))
+    os.rename(layer, directory / blob(digest))
     return {"mediaType": _LAYER, "digest": digest, "size": size}
 
 

@@ -24,6 +24,7 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.oci_layout import TAG, blob, oci_architecture
 
 ACCEPTED = (
     "[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], oci:/DIRECTORY[:TAG], oci-archive:/FILE[:TAG] or docker-archive:/FILE[:NAME:TAG]"
@@ -34,9 +35,6 @@ _INSPECT_TIMEOUT = 180.0
 _COPY_TIMEOUT = 4 * 3600.0
 _MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
-
-_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-"""The kernel's machine names, which some published indexes carry too, to those of the OCI specification (Go's GOARCH)."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
@@ -157,11 +155,6 @@ def host_architecture() -> str:
     return oci_architecture(platform.machine())
 
 
-def oci_architecture(name: str) -> str:
-    """The OCI name of an architecture that has the kernel's name, or that one already."""
-    return _ARCHITECTURES.get(name, name)
-
-
 def resolve(reference: str, architecture: str | None = None) -> Resolved:
     """Find the image that ``reference`` names for ``architecture`` (an OCI name; default: this host's). Fetches no layer.
 
@@ -200,7 +193,7 @@ def fetch(resolved: Resolved, into: Path, tag: str = "image") -> Path:
     """Copy a resolved image into the OCI layout in the directory ``into``, unchanged and with all digests checked.
 
     :param into: a new directory, or a layout, of which the blobs that it has are not fetched again.
-    :return: ``into``; its blobs are ``blobs/sha256/HEX``, the manifest is the one with ``resolved.digest``.
+    :return: ``into``; the manifest is the one with ``resolved.digest``.
     :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
     """
     source = (resolved.source or resolved.reference).for_skopeo(resolved.digest)
@@ -303,23 +296,23 @@ def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
 def _resolve_blobs(reference: Reference, named_digest: str, read: Callable[[str], bytes], architecture: str) -> Resolved:
     """Find an image by the digest of what names it in the files of an OCI layout."""
 
-    def blob(digest: str) -> bytes:
+    def read_blob(digest: str) -> bytes:
         if not _DIGEST.fullmatch(digest):
             raise DigestMismatch(f"image {reference}: {digest!r} is not a sha256 digest")
-        return read(f"blobs/sha256/{digest[7:]}")
+        return read(blob(digest))
 
     digest = named_digest
-    raw = blob(digest)
+    raw = read_blob(digest)
     document = _parse_document(reference, raw)
     if "manifests" in document:
         _verify(reference, "index", named_digest, raw)
         digest = _choose(reference, document, architecture)
-        raw = _listed(reference, digest, lambda: blob(digest))
-    return _resolved(reference, architecture, digest, named_digest, raw, blob)
+        raw = _listed(reference, digest, lambda: read_blob(digest))
+    return _resolved(reference, architecture, digest, named_digest, raw, read_blob)
 
 
 def _tag_of(descriptor: dict[str, Any]) -> str | None:
-    return (descriptor.get("annotations") or {}).get("org.opencontainers.image.ref.name")
+    return (descriptor.get("annotations") or {}).get(TAG)
 
 
 def _resolved(
