@@ -13,7 +13,6 @@ import dataclasses
 import datetime
 import errno
 import hashlib
-import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     bundle_manifest,
     collection_archive,
     debian_archive,
+    disk_space,
     oci_layout,
     registry,
 )
@@ -113,8 +113,8 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
             after = before
         changed = bool(missing or surplus) or after != before
         if changed and not check:
-            with _full_disk_told(directory):
-                _require_space(directory, files, missing)
+            with disk_space.full_told(f"bundle {directory}", directory), _large_files_told(directory):
+                disk_space.require(f"bundle {directory}", sum(files[path].size for path in missing), directory)
                 _fetch(directory, content, files, missing, work / suites[0])
                 for path in _surplus(directory, files):
                     path.unlink()
@@ -263,22 +263,13 @@ def _split(directory: Path, path: str, file: File) -> None:
     (directory / path).unlink()
 
 
-def _require_space(directory: Path, files: Mapping[str, File], missing: Sequence[str]) -> None:
-    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    needed, free = sum(files[path].size for path in missing), shutil.disk_usage(there).free
-    if needed > free:
-        raise RingfenceError(f"bundle {directory} needs {needed} bytes more, and {free} bytes are free there; make room")
-
-
 @contextmanager
-def _full_disk_told(directory: Path) -> Iterator[None]:
+def _large_files_told(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno == errno.EFBIG:
-            raise RingfenceError(
-                f"bundle {directory}: its file system has no file of that size ({error}); collect on another disk, and copy the bundle then"
-            ) from error
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno != errno.EFBIG:
             raise
-        raise RingfenceError(f"bundle {directory}: the disk is full; make room and run again, what is there is kept") from error
+        raise RingfenceError(
+            f"bundle {directory}: its file system has no file of that size ({error}); collect on another disk, and copy the bundle then"
+        ) from error

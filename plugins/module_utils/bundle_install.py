@@ -12,14 +12,11 @@ installed one.
 from __future__ import annotations
 
 import dataclasses
-import errno
 import hashlib
 import os
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, bundled, debian_archive
+from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, bundled, debian_archive, disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle_manifest import File, Manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -77,7 +74,7 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
     held = bundled.current(store)
     absent = [path for path, file in manifest.files.items() if bundle_manifest.fault(held, [path], file)]
     _require_present(source, manifest, absent)
-    _require_space(store, {path: manifest.files[path] for path in absent})
+    disk_space.require(f"bundle {source}", sum(manifest.files[path].size for path in absent), store.root)
     if not check:
         _publish(store, source, manifest, content, absent, target)
         settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture)
@@ -114,13 +111,6 @@ def _stored(source: Path, path: str, file: File) -> bool:
     return all((source / name).is_file() for name in file.stored(path))
 
 
-def _require_space(store: Store, absent: Mapping[str, File]) -> None:
-    there = next(parent for parent in (store.root, *store.root.parents) if parent.exists())
-    needed, free = sum(file.size for file in absent.values()), shutil.disk_usage(there).free
-    if needed > free:
-        raise RingfenceError(f"the bundle needs {needed} bytes below {store.root}, and {free} bytes are free there; make room")
-
-
 def _publish(store: Store, source: Path, manifest: Manifest, content: bytes, absent: list[str], target: Path) -> None:
     """Make the directory ``target``: of the files that the host has, as links, and of copies, each verified on its way."""
     if target.is_dir() and not absent:
@@ -137,12 +127,8 @@ def _publish(store: Store, source: Path, manifest: Manifest, content: bytes, abs
                 os.link(held.resolve() / path, entry / path)
         (entry / bundle_manifest.NAME).write_bytes(content)
 
-    try:
+    with disk_space.full_told(f"bundle {source}", store.root):
         store.publish(target, build, replace=True)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise RingfenceError(f"bundle {source}: the disk below {store.root} is full; make room and run again") from error
 
 
 def _copy(source: Path, path: str, file: File, to: Path) -> None:
@@ -153,7 +139,7 @@ def _copy(source: Path, path: str, file: File, to: Path) -> None:
                 digest.update(block)
                 size += copy.write(block)
         except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            if disk_space.is_full(error):
                 raise
             raise RingfenceError(f"bundle {source}: {path} cannot be read: {error}; copy the bundle again") from error
     fault = bundle_manifest.damage(file, size, digest.hexdigest())

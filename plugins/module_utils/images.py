@@ -7,18 +7,15 @@
 from __future__ import annotations
 
 import dataclasses
-import errno
 import json
 import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import layers, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import disk_space, layers, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
@@ -125,7 +122,7 @@ def prepare(store: Store, resolved: registry.Resolved) -> Image:
     """
 
     def build(entry: Path) -> None:
-        with _full_disk_told(store, resolved), store.workspace() as workspace:
+        with disk_space.full_told(f"image {resolved.reference}", store.root), store.workspace() as workspace:
             _build(resolved, entry, workspace)
 
     store.publish(directory(store, resolved.digest), build)
@@ -175,11 +172,7 @@ def directory(store: Store, digest: str) -> Path:
 def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
     described = resolved.manifest["layers"]
     compressed = sum(layer["size"] for layer in described)
-    free = shutil.disk_usage(workspace).free
-    if compressed > free:
-        raise RingfenceError(
-            f"image {resolved.reference} has {compressed} bytes of layers, and {free} bytes are free below {workspace.parent}; make room"
-        )
+    disk_space.require(f"image {resolved.reference}", compressed, workspace.parent)
     layout = registry.fetch(resolved, workspace / "layout")
     # The unpacked layers and the file system made of them are there at the same time.
     bound = shutil.disk_usage(workspace).free // 2
@@ -231,16 +224,3 @@ def _filesystem_of_host() -> str:
     raise RingfenceError(
         "no program that makes a file system from a tar stream; install erofs-utils 1.8 (Debian 13) or squashfs-tools (Debian 12)"
     )
-
-
-@contextmanager
-def _full_disk_told(store: Store, resolved: registry.Resolved) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        free = shutil.disk_usage(store.root).free
-        raise RingfenceError(
-            f"image {resolved.reference}: the disk below {store.root} is full ({free} bytes free); make room and converge again"
-        ) from error

@@ -261,13 +261,13 @@ def test_full_disks_are_told(collect: Collect, registry_server: Any, bundles: Pa
     usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as small:
         small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
-        with pytest.raises(RingfenceError, match=r"bundle \S+/first needs \d+ bytes more, and 1000 bytes are free there; make room"):
+        with pytest.raises(RingfenceError, match=r"/first needs \d+ bytes below \S+/first, and 1000 bytes are free there; make room"):
             collect("first", "web:1")
         assert not bundles.exists()
     collect("first", "web:1")
     with monkeypatch.context() as small:
         small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
-        with pytest.raises(RingfenceError, match=r"the bundle needs \d+ bytes below \S+/store, and 1000 bytes are free there; make room"):
+        with pytest.raises(RingfenceError, match=r"/first needs \d+ bytes below \S+/store, and 1000 bytes are free there; make room"):
             install(store, bundles / "first")
 
     def full(*_arguments: object) -> Iterator[bytes]:

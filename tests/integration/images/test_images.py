@@ -296,14 +296,14 @@ def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(layers, "uncompressed", full)
-    with pytest.raises(RingfenceError, match=r"the disk below .*store is full \(\d+ bytes free\); make room"):
+    with pytest.raises(RingfenceError, match=r"the disk below .*store is full; make room and run again"):
         images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     assert leftovers(store) == []
 
 
 @pytest.mark.parametrize(
     ("free", "message"),
-    [(1000, r"bytes of layers, and 1000 bytes are free"), (200_000, r"unpacks to more than 100000 bytes")],
+    [(1000, r"needs \d+ bytes below \S+, and 1000 bytes are free there"), (200_000, r"unpacks to more than 100000 bytes")],
     ids=["not even the layers fit", "bomb"],
 )
 def test_too_little_room(free: int, message: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
