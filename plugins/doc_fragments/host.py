@@ -2,23 +2,29 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the documentation of every module that works on a Xen host says alike."""
+"""What the documentation of the collection's modules says alike."""
 
 from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """``extends_documentation_fragment: ringfence.zones.host``."""
+    """``ringfence.zones.host`` for modules that work on a Xen host, ``ringfence.zones.host.debian`` for the others."""
 
-    DOCUMENTATION = r"""
-options:
-  store:
-    description: The directory below which the host keeps kernels, images and zones.
-    type: path
-    default: /var/lib/ringfence
+    DEBIAN = r"""
 attributes:
   platform:
     description: Where it runs.
     support: full
     platforms: debian
 """
+
+    DOCUMENTATION = (
+        r"""
+options:
+  store:
+    description: The directory below which the host keeps kernels, images and zones.
+    type: path
+    default: /var/lib/ringfence
+"""
+        + DEBIAN
+    )

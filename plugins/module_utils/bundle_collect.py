@@ -44,7 +44,11 @@ _FOR_ANSIBLE = ("python3-apt",)
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """What hosts need. ``images`` are references of images and kernels, ``packages`` those beside what the roles install."""
+    """What hosts need.
+
+    ``images`` are references of images and kernels, ``suites`` names of :data:`debian_archive.RELEASES`, ``packages`` those beside what
+    the roles install.
+    """
 
     images: Sequence[str]
     suites: Sequence[str]
@@ -88,7 +92,9 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
     :raises InvalidDeclaration: with every image that cannot be had.
     :raises RingfenceError: when something cannot be looked up or fetched; the directory then has no manifest.
     """
-    suites = debian_archive.known_suites(declared.suites)
+    suites = sorted(set(declared.suites))
+    if not suites:
+        raise RingfenceError(f"suites: none is named; accepted: {', '.join(debian_archive.RELEASES)}; name those of your hosts")
     earlier = _read_earlier(since, directory) if since else None
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)

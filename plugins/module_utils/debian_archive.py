@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle_manifest import File
@@ -188,14 +188,3 @@ def host_settings(directory: Path, bundle: Path, suite: str, architecture: str) 
 def update(settings: Path) -> None:
     """Let apt read the indexes, and check Debian's signatures of them."""
     apt(settings, "apt-get", "--quiet", "update", "--error-on=any")
-
-
-def known_suites(suites: Sequence[str]) -> list[str]:
-    """The suites, each once; all are known.
-
-    :raises RingfenceError: naming one that is not.
-    """
-    unknown = sorted(set(suites) - RELEASES.keys())
-    if unknown or not suites:
-        raise RingfenceError(f"suites {', '.join(unknown) or '(none)'}: accepted are {', '.join(RELEASES)}; name those of your hosts")
-    return sorted(set(suites))

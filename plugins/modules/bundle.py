@@ -72,11 +72,8 @@ attributes:
   diff_mode:
     description: Shows the files of the bundle before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host.debian
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.bundle_install
@@ -151,7 +148,7 @@ def main() -> None:
         argument_spec={
             "directory": {"type": "path", "required": True},
             "images": {"type": "list", "elements": "str", "default": []},
-            "suites": {"type": "list", "elements": "str", "choices": ["bookworm", "trixie"], "default": ["trixie"]},
+            "suites": {"type": "list", "elements": "str", "choices": list(debian_archive.RELEASES), "default": ["trixie"]},
             "packages": {"type": "list", "elements": "str", "default": []},
             "since": {"type": "path"},
             "collection": {"type": "path", "required": True},

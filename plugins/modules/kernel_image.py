@@ -57,11 +57,8 @@ attributes:
   diff_mode:
     description: Shows the digests at the destination before and after, of the image and of the index it is in.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host.debian
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.kernels

@@ -56,11 +56,8 @@ attributes:
   diff_mode:
     description: Shows the files before and after.
     support: full
-  platform:
-    description: Where it runs.
-    support: full
-    platforms: debian
 extends_documentation_fragment:
+  - ringfence.zones.host.debian
   - ansible.builtin.action_common_attributes
 """
 

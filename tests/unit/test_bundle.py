@@ -9,7 +9,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_install, bundle_manifest, bundled, debian_archive, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    bundle_collect,
+    bundle_install,
+    bundle_manifest,
+    bundled,
+    debian_archive,
+    registry,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle_manifest import File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -111,13 +118,10 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
     assert 'Dir::Etc::sourceparts "-";' in settings.read_text()
 
 
-@pytest.mark.parametrize(("suites", "accepted"), [(["trixie", "bookworm", "trixie"], ["bookworm", "trixie"]), (["sid"], None), ([], None)])
-def test_suites(suites: list[str], accepted: list[str] | None) -> None:
-    if accepted:
-        assert debian_archive.known_suites(suites) == accepted
-    else:
-        with pytest.raises(RingfenceError, match=r"accepted are bookworm, trixie"):
-            debian_archive.known_suites(suites)
+def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
+    declared = bundle_collect.Declared([], [], [], tmp_path, {})
+    with pytest.raises(RingfenceError, match="suites: none is named; accepted: bookworm, trixie; name those of your hosts"):
+        bundle_collect.collect(tmp_path / "bundle", declared, None, check=True)
 
 
 def test_the_missing_earlier_bundle_is_named(tmp_path: Path) -> None:
