@@ -8,9 +8,9 @@ from __future__ import annotations
 
 
 class ModuleDocFragment:
-    """``ringfence.zones.host`` for modules that work on a Xen host, ``ringfence.zones.host.debian`` for the others."""
+    """``ringfence.zones.host.platform`` for every module, ``ringfence.zones.host`` for those that work on a Xen host."""
 
-    DEBIAN = r"""
+    PLATFORM = r"""
 attributes:
   platform:
     description: Where it runs.
@@ -18,13 +18,10 @@ attributes:
     platforms: debian
 """
 
-    DOCUMENTATION = (
-        r"""
+    DOCUMENTATION = r"""
 options:
   store:
     description: The directory below which the host keeps kernels, images and zones.
     type: path
     default: /var/lib/ringfence
 """
-        + DEBIAN
-    )

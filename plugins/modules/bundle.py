@@ -73,7 +73,7 @@ attributes:
     description: Shows the files of the bundle before and after.
     support: full
 extends_documentation_fragment:
-  - ringfence.zones.host.debian
+  - ringfence.zones.host.platform
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.bundle_install

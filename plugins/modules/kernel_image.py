@@ -58,7 +58,7 @@ attributes:
     description: Shows the digests at the destination before and after, of the image and of the index it is in.
     support: full
 extends_documentation_fragment:
-  - ringfence.zones.host.debian
+  - ringfence.zones.host.platform
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.kernels

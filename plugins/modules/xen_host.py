@@ -57,7 +57,7 @@ attributes:
     description: Shows the files before and after.
     support: full
 extends_documentation_fragment:
-  - ringfence.zones.host.debian
+  - ringfence.zones.host.platform
   - ansible.builtin.action_common_attributes
 """
 

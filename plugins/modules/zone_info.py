@@ -26,6 +26,7 @@ attributes:
     support: none
 extends_documentation_fragment:
   - ringfence.zones.host
+  - ringfence.zones.host.platform
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.zones

@@ -125,6 +125,7 @@ attributes:
     support: full
 extends_documentation_fragment:
   - ringfence.zones.host
+  - ringfence.zones.host.platform
   - ansible.builtin.action_common_attributes
 seealso:
   - module: ringfence.zones.kernels
