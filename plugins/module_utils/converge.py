@@ -20,6 +20,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     kernels,
     limits,
     network,
+    references,
     registry,
     runtime,
     volumes,
@@ -343,7 +344,7 @@ class _Converge:
             return
         if not images.is_whole(self.store, digest):
             damaged = images.directory(self.store, digest)
-            recorded = registry.recorded(definition.zone.image, digest)
+            recorded = references.recorded(definition.zone.image, digest)
             resolved = self.resolved.get(definition.zone.image) or bundled.resolve(self.store, recorded)
             if resolved.digest != digest:
                 raise RingfenceError(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
-from ansible_collections.ringfence.zones.plugins.module_utils.registry import parse_reference
+from ansible_collections.ringfence.zones.plugins.module_utils.references import parse_reference
 
 MIB = 1024 * 1024
 SMALLEST_MEMORY = 32

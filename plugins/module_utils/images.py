@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import layers, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
@@ -106,9 +106,9 @@ def load(store: Store, digest: str) -> Image:
 def find(store: Store, reference: str) -> Image | None:
     """The image that a reference by digest names, if the store holds it; needs no network.
 
-    :raises registry.InvalidReference: if ``reference`` is none.
+    :raises references.InvalidReference: if ``reference`` is none.
     """
-    pinned = registry.parse_reference(reference).digest
+    pinned = references.parse_reference(reference).digest
     if pinned is None:
         return None
     digests = {digest for digest in present(store) if is_present(store, digest)}
@@ -121,7 +121,7 @@ def find(store: Store, reference: str) -> Image | None:
 def prepare(store: Store, resolved: registry.Resolved) -> Image:
     """Fetch a resolved image and make its file system, unless the store has it. Nothing is left of what fails.
 
-    :raises RingfenceError: with the cause: :class:`registry.ImageError`, :class:`layers.LayerError`, a full disk, a failing program.
+    :raises RingfenceError: with the cause: :class:`references.ImageError`, :class:`layers.LayerError`, a full disk, a failing program.
     """
 
     def build(entry: Path) -> None:

@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundled, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import bundled, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_layout import unpack_kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest, write_atomically
@@ -63,7 +63,7 @@ class Kernel:
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
-    """One kernel of the declared set. ``image`` is a reference as ``registry.parse_reference`` takes it."""
+    """One kernel of the declared set. ``image`` is a reference as ``references.parse_reference`` takes it."""
 
     name: str
     image: str
@@ -181,7 +181,7 @@ def declare(entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
         if not _NAME.fullmatch(kernel.name):
             problems.append(f"kernel {kernel.name!r}: name is not accepted; 1 to 40 of a-z, 0-9, '.', '-', the first a letter or digit")
         try:
-            registry.parse_reference(kernel.image)
+            references.parse_reference(kernel.image)
         except RingfenceError as error:
             problems.append(f"kernel {kernel.name!r}: {error}")
     names = [kernel.name for kernel in declared]
@@ -245,9 +245,9 @@ def _look_up(
 
     def look_up(kernel: Declared) -> Found | RingfenceError:
         known = before.kernels.get(kernel.name)
-        digest, reference = registry.parse_reference(kernel.image).digest, kernel.image
+        digest, reference = references.parse_reference(kernel.image).digest, kernel.image
         if known and known.digest and known.image == kernel.image and (digest or policy.pull == "missing"):
-            digest, reference = known.digest, registry.recorded(kernel.image, known.digest)
+            digest, reference = known.digest, references.recorded(kernel.image, known.digest)
         if digest and whole(digest):
             return Found(digest)
         if not possible:

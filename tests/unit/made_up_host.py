@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, images, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, images, references, registry, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
@@ -265,7 +265,7 @@ class Host:
         if isinstance(known, Exception):
             raise known
         found, config = known
-        return registry.Resolved(registry.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
+        return registry.Resolved(references.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
 
     def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
         """Stands for ``images.prepare``."""

@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import images, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ringfence_bench.on_host.floor import compared
 
@@ -42,7 +42,7 @@ def main() -> None:
 
 def _by_hand(reference: str, work: Path) -> None:
     work.mkdir()
-    source = registry.parse_reference(reference).for_skopeo()
+    source = references.parse_reference(reference).for_skopeo()
     subprocess.run(["skopeo", "copy", "--quiet", source, f"oci:{work}/layout:image"], check=True)
     subprocess.run(["umoci", "unpack", "--image", f"{work}/layout:image", f"{work}/bundle"], stdout=subprocess.DEVNULL, check=True)
     options = [option for option in images.MAKERS["erofs"][1:] if option != "--tar=f"]
