@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,7 +101,8 @@ def check_space(store: Store, planned: Sequence[Change]) -> None:
     growing = [change for change in planned if change.action in (CREATE, GROW)]
     needed = sum((change.after or 0) - (change.before or 0) for change in growing)
     root = store.root if store.root.exists() else Path("/var/lib")
-    free = shutil.disk_usage(root).free // MIB
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize // MIB
     if needed > free:
         names = ", ".join(f"{change.name} {change.after} MiB" for change in growing)
         raise InvalidDeclaration([f"volumes: {names}: they need {needed} MiB more, and {root} has {free} MiB free; declare less"])

@@ -14,7 +14,6 @@ import hmac
 import json
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS
-from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, remove_tree, write_atomically
 
 POWER_OFF = 5
 """Seconds that a zone has to power off once its container has ended."""
@@ -61,7 +60,12 @@ def directory(store: Store, name: str) -> Path:
 
 
 def initrd(store: Store, definition: Definition) -> Path:
-    """Where the initrd of a definition is.
+    """Where the initrd of a definition is."""
+    return directory(store, definition.zone.name) / _initrd_name(definition)
+
+
+def _initrd_name(definition: Definition) -> str:
+    """The file name of the initrd of a definition.
 
     Each has a name of its own, so that what a zone is defined to be and what it boots cannot differ, whenever a run is killed.
     """
@@ -72,12 +76,16 @@ def initrd(store: Store, definition: Definition) -> Path:
         if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
     }
     identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
-    return directory(store, definition.zone.name) / f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def writable(store: Store, definition: Definition) -> Path:
     """Where the writable layer of a zone over this image is."""
-    return directory(store, definition.zone.name) / f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
+    return directory(store, definition.zone.name) / _writable_name(definition)
+
+
+def _writable_name(definition: Definition) -> str:
+    return f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
 
 
 def files(store: Store, definition: Definition, kernel_directory: Path, image: Path, base: Path) -> Files:
@@ -89,7 +97,7 @@ def files(store: Store, definition: Definition, kernel_directory: Path, image: P
 
 def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
     """Whether a zone's own files are there, and what is there beside them: of a definition before, or of a run that was killed."""
-    used = {initrd(store, definition).name, writable(store, definition).name}
+    used = {_initrd_name(definition), _writable_name(definition)}
     try:
         with os.scandir(directory(store, definition.zone.name)) as entries:
             found = {entry.name: entry.path for entry in entries}
@@ -109,7 +117,7 @@ def tidy(store: Store, definition: Definition) -> None:
 
 def remove(store: Store, name: str) -> None:
     """Delete the files of a zone; its volumes are elsewhere, and stay."""
-    shutil.rmtree(directory(store, name), ignore_errors=True)
+    remove_tree(directory(store, name))
 
 
 def forget_record(store: Store, definition: Definition) -> None:

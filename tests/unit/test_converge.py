@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -313,6 +315,38 @@ def test_check_mode_tells_the_same_and_changes_nothing(host: Host) -> None:
 
 def test_check_mode_finds_the_faults_that_a_run_would(host: Host) -> None:
     assert _problems(host, _zone(kernel="none"), check=True) == _problems(host, _zone(kernel="none"))
+
+
+def test_a_converge_that_changes_nothing_loads_nothing_that_changes_something(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: object) -> None:
+        raise AssertionError("it is loaded")
+
+    host.publish("1")
+    host.converge(_zone())
+    monkeypatch.setattr(converge._Converge, "apply", property(fail))
+    assert not host.converge(_zone()).changed
+    with pytest.raises(AssertionError):
+        host.converge(_zone(memory="256MiB"), _zone("other"))
+
+
+def test_the_library_is_imported_without_what_changes_a_host() -> None:
+    program = f"import sys, {converge.__name__}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    loaded = {name.rpartition(".")[2] for name in told.split()}
+    assert "plan" in loaded
+    assert not loaded & {
+        "apply",
+        "bundled",
+        "futures",
+        "image_build",
+        "logging",
+        "shutil",
+        "subprocess",
+        "tarfile",
+        "tempfile",
+        "zone_make",
+    }
 
 
 def test_check_mode_before_xen_predicts_that_everything_is_created(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
