@@ -8,9 +8,9 @@ A zone that runs an older base keeps it until it is started anew.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
+from typing import NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -19,8 +19,7 @@ BOOT = "boot"
 CURRENT = "current.json"
 
 
-@dataclasses.dataclass(frozen=True)
-class Runtime:
+class Runtime(NamedTuple):
     """A zone base in the store. ``base`` is its file system file, of the type ``filesystem``; ``boot`` and ``busybox`` go into initrds."""
 
     digest: str

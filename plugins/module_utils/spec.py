@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -61,8 +61,7 @@ class Zone:
     devices: tuple[Device, ...] = ()
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """How one field is read, and what a change of it costs.
 
     ``change`` is ``live`` (nothing restarts), ``resize`` (live within what the zone was started with, else a restart), ``restart`` (a

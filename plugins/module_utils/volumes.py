@@ -12,9 +12,8 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -30,8 +29,7 @@ KEEP = "keep"
 _MKFS = ("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1,nodiscard")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What happens to one volume; ``before`` and ``after`` are sizes in MiB, ``None`` where there is no such volume."""
 
     name: str

@@ -14,8 +14,8 @@ import hmac
 import json
 import os
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils import volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files
@@ -39,8 +39,7 @@ _RECORD = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What a zone last said of its container.
 
     Its state, how it exited (``None`` if it has not), how often it was restarted; ``starting``, ``healthy``, ``unhealthy`` or ``none`` if
