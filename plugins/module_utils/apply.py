@@ -6,16 +6,25 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
-import json
 import os
 import time
 from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import garbage, images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    bundled,
+    garbage,
+    image_build,
+    images,
+    kernels,
+    references,
+    refusals,
+    registry,
+    runtime,
+    zone_files,
+    zone_make,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, domain_xml, starts_with_host, weight
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
@@ -29,15 +38,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     Observed,
     Step,
     differs_in_memory,
-    fields,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
-
-
-class TakenBack(RingfenceError):
-    """A change that failed; the zone runs as it did before."""
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +61,37 @@ class Apply:
         self.hypervisor = hypervisor
         self.secrets = secrets
         self.start_timeout = start_timeout
+        self._whole: set[str] = set()
+        """The digests of images that were found undamaged, or fetched, in this run."""
+
+    def prepare(self, definition: Definition, resolved: registry.Resolved | None) -> None:
+        """Have what a zone will be started with, before anything that runs is touched.
+
+        :param resolved: its image, if it was looked up in this run.
+        :raises RingfenceError: when it cannot be had, or does not make a zone.
+        """
+        self._prepare_image(definition, resolved)
+        base = runtime.load(self.store, definition.runtime)
+        zone_make.container(definition.zone, images.load(self.store, definition.image), base)
+
+    def _prepare_image(self, definition: Definition, resolved: registry.Resolved | None) -> None:
+        """Fetch an image that the store has not, or has damaged."""
+        digest = definition.image
+        if digest in self._whole:
+            return
+        if not images.is_whole(self.store, digest):
+            damaged = images.directory(self.store, digest)
+            recorded = references.recorded(definition.zone.image, digest)
+            resolved = resolved or bundled.resolve(self.store, recorded)
+            if resolved.digest != digest:
+                raise RingfenceError(
+                    f"image {definition.zone.image} was {digest}, which is missing or damaged in {damaged}, and is {resolved.digest} now; "
+                    "declare the one to run by its digest"
+                )
+            if damaged.exists():
+                garbage.delete(self.store, garbage.Unused("image", damaged))
+            image_build.prepare(self.store, resolved)
+        self._whole.add(digest)
 
     def carry_out(self, step: Step, observed: Observed | None) -> None:
         """Bring one zone to what the plan says.
@@ -87,8 +122,8 @@ class Apply:
         elif definition:
             try:
                 parts = self._parts(definition)
-                zone_files.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
-                zone_files.make_writable(self.store, definition, fresh=step.action in (CREATE, RECREATE))
+                zone_make.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
+                zone_make.make_writable(self.store, definition, fresh=step.action in (CREATE, RECREATE))
                 self._start(definition, parts)
             except (RingfenceError, OSError) as error:
                 if before is None:
@@ -142,22 +177,6 @@ class Apply:
                 raise RingfenceError(f"{'; '.join(waits)} after {self.start_timeout:g} s; {hint}")
             time.sleep(0.2)
 
-    def refusal(self, step: Step) -> str | None:
-        """Why a change is not tried again: it was taken back before, and the declaration is still the same."""
-        if step.definition is None or step.action not in (RESTART, RECREATE):
-            return None
-        try:
-            document = json.loads(self._refused(step.name).read_bytes())
-        except (OSError, ValueError):
-            return None
-        if document.get("definition") != _identity(step.definition):
-            return None
-        return f"not tried again, because it was taken back before: {document.get('error')}; change the declaration, or set retry"
-
-    def _refused(self, name: str) -> Path:
-        """Holds the identity of a zone's definition that was taken back, and why."""
-        return zone_files.directory(self.store, name) / "refused.json"
-
     def _parts(self, definition: Definition) -> _Parts:
         return _Parts(
             images.load(self.store, definition.image),
@@ -185,8 +204,7 @@ class Apply:
         except (RingfenceError, OSError) as second:
             raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
         if step.definition:
-            refused = {"definition": _identity(step.definition), "error": error[:2000]}
-            write_atomically(self._refused(step.name), json.dumps(refused).encode())
+            refusals.remember(self.store, step.definition, error)
         raise TakenBack(f"{error}; the zone runs as before")
 
     def _await_start(self, definition: Definition) -> None:
@@ -216,8 +234,3 @@ class Apply:
                 raise RingfenceError("it ended before its container started")
             time.sleep(0.2)
         raise RingfenceError(f"its container did not {'become healthy' if record else 'start'} within {self.start_timeout:g} s")
-
-
-def _identity(definition: Definition) -> str:
-    """A digest of what the operator declared, with every name resolved."""
-    return hashlib.sha256(json.dumps(fields(definition), sort_keys=True, default=str).encode()).hexdigest()

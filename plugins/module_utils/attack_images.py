@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import image_build, images, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.attack_result import Attempt
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -277,7 +277,7 @@ def _fetched(directory: Path, layout: Path) -> str:
 def _prepared(directory: Path, layout: Path) -> Iterator[tuple[Store, images.Image]]:
     """An image in the small store, which does not have it afterwards."""
     store = Store(directory / "store")
-    image = images.prepare(store, registry.resolve(f"oci:{layout}:attack"))
+    image = image_build.prepare(store, registry.resolve(f"oci:{layout}:attack"))
     try:
         yield store, image
     finally:

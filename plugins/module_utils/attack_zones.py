@@ -30,7 +30,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     registry,
     runtime,
     volumes,
-    zone_files,
+    zone_base,
+    zone_make,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.attacks import (
     answer,
@@ -203,7 +204,7 @@ class Zones:
         """
         definition = self.definitions[NAMES[0]]
         image = images.load(self.store, definition.image)
-        config = zone_files.container(definition.zone, image, runtime.load(self.store, definition.runtime))
+        config = zone_make.container(definition.zone, image, runtime.load(self.store, definition.runtime))
         config["root"]["path"] = "rootfs"
         config["process"]["args"] = [*_PYTHON, _RUN, json.dumps(programs)]
         config["mounts"] = [mount for mount in config["mounts"] if mount["type"] != "bind"]
@@ -266,7 +267,7 @@ def _write_layer(path: Path, driver: Path | None) -> None:
     listed: list[list[str | None]] = json.loads(run_program([str(python), "-S", "-E", "-c", listing]))
     files = {Path(file) for pair in listed for file in pair if file and os.path.exists(file)} | {python, Path(os.__file__)}
     for binary in [file for file in files if file == python or ".so" in file.suffixes]:
-        files |= {Path(library) for library in runtime.libraries(binary)}
+        files |= {Path(library) for library in zone_base.libraries(binary)}
     with tarfile.open(path, "w", format=tarfile.PAX_FORMAT) as tar:
 
         def add(name: str, data: bytes = b"", mode: int = 0o755, kind: bytes = tarfile.REGTYPE, target: str = "", mtime: float = 0) -> None:

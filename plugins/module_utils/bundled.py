@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import bundle_manifest, oci_layout, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
@@ -27,9 +27,9 @@ def resolve(store: Store, reference: str) -> registry.Resolved:
 
     A reference by digest is found in the bundle whatever name it was collected under; others by what they meant when it was collected.
 
-    :raises registry.ImageError: a subclass by reason.
+    :raises references.ImageError: a subclass by reason.
     """
-    parsed = registry.parse_reference(reference)
+    parsed = references.parse_reference(reference)
     bundle = current(store)
     if (bundle / bundle_manifest.NAME).exists():
         manifest, _content = bundle_manifest.read(bundle)

@@ -6,13 +6,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils import (
-    bundled,
     env_files,
     firewall,
     garbage,
@@ -20,14 +19,13 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     kernels,
     limits,
     network,
-    registry,
+    refusals,
     runtime,
     volumes,
     zone_files,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
@@ -45,6 +43,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Volume, Zone, parse_declaration
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+if TYPE_CHECKING:
+    from ansible_collections.ringfence.zones.plugins.module_utils import registry
+    from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply
 
 _SIDE_BY_SIDE = 4
 """Zones that are changed at the same time, at most, and no more than this system has CPUs.
@@ -135,12 +137,17 @@ class _Converge:
         self.hypervisor = hypervisor
         self.secrets = secrets
         self.policy = policy
-        self.apply = Apply(store, hypervisor, secrets, policy.start_timeout)
         self.resolved: dict[str, registry.Resolved] = {}
-        self.whole: set[str] = set()
-        """The digests of images that were found undamaged, or fetched, in this call."""
+        self.image_is_present = functools.cache(functools.partial(images.is_present, store))
         self.kernels: dict[str, Kernel] = {}
         self.domains: dict[str, int | None] = {}
+
+    @functools.cached_property
+    def apply(self) -> Apply:
+        """What takes steps. It is loaded with the first one: most converges take none, and half of the library is only for that."""
+        from ansible_collections.ringfence.zones.plugins.module_utils.apply import Apply  # noqa: PLC0415
+
+        return Apply(self.store, self.hypervisor, self.secrets, self.policy.start_timeout)
 
     def run(self, zones: list[Zone], declared: list[Volume], *, check: bool) -> Report:
         observed, foreign = self.hypervisor.observe()
@@ -184,7 +191,7 @@ class _Converge:
         """The steps without those that were taken back before; each of them is a failure of this run too."""
         kept = []
         for step in steps:
-            refusal = self.apply.refusal(step)
+            refusal = refusals.reason(self.store, step)
             if refusal:
                 report.failures.append(f"zone {step.name}: {step.action}: {refusal}")
                 report.zones.append({**self._result(step, failed=True), "changed": False})
@@ -244,12 +251,15 @@ class _Converge:
 
     def _image_digest(self, zone: Zone, before: Definition | None) -> str:
         """The digest of a zone's image. A reference that is as before is not looked up again: Compose's pull policy ``missing``."""
-        if before is not None and before.zone.image == zone.image and images.is_present(self.store, before.image):
+        if before is not None and before.zone.image == zone.image and self.image_is_present(before.image):
             return before.image
         found = images.find(self.store, zone.image)
         if found:
             return found.digest
         if zone.image not in self.resolved:
+            # As with apply: what looks images up is only for those that the store has not.
+            from ansible_collections.ringfence.zones.plugins.module_utils import bundled  # noqa: PLC0415
+
             self.resolved[zone.image] = bundled.resolve(self.store, zone.image)
         return self.resolved[zone.image].digest
 
@@ -273,18 +283,15 @@ class _Converge:
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
-        with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
-            for together in waves(steps):
-                # Threads cost more than to look after a zone that stays.
-                each = pool.map if any(step.changes for step in together) else map
-                errors = each(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
-                for step, error in list(zip(together, errors, strict=True)):
-                    report.zones.append(self._result(step, failed=error is not None))
-                    if error is not None:
-                        failed.add(step.name)
-                        report.failures.append(f"zone {step.name}: {step.action}: {error}")
-                    if isinstance(error, TakenBack):
-                        taken_back.append(step)
+        for together in waves(steps):
+            errors = _side_by_side(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
+            for step, error in zip(together, errors, strict=True):
+                report.zones.append(self._result(step, failed=error is not None))
+                if error is not None:
+                    failed.add(step.name)
+                    report.failures.append(f"zone {step.name}: {step.action}: {error}")
+                if isinstance(error, TakenBack):
+                    taken_back.append(step)
         if taken_back:
             self._load_rules([step for step in steps if step not in taken_back], observed)
         # Last: until now a zone that is going may have had it.
@@ -302,10 +309,18 @@ class _Converge:
         if missing:
             return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
         try:
-            self.apply.carry_out(step, observed.get(step.name))
+            if self._acts(step, observed.get(step.name)):
+                self.apply.carry_out(step, observed.get(step.name))
         except (RingfenceError, OSError) as error:
             return error
         return None
+
+    def _acts(self, step: Step, observed: Observed | None) -> bool:
+        """Whether a step does anything. For a zone that stays it does what an earlier run left undone because it was killed."""
+        if step.changes or observed is None:
+            return step.changes
+        unknown = observed.active and observed.definition and zone_files.read_record(self.store, observed.definition) is None
+        return bool(unknown or observed.stale)
 
     def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
         """Load the rules of a host on which these steps have been taken; whether others were loaded."""
@@ -328,32 +343,11 @@ class _Converge:
         if definition is None or step.action in (KEEP, LIVE):
             return True
         try:
-            self._prepare_image(definition)
-            base = runtime.load(self.store, definition.runtime)
-            zone_files.container(definition.zone, images.load(self.store, definition.image), base)
+            self.apply.prepare(definition, self.resolved.get(definition.zone.image))
             return True
         except RingfenceError as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
-
-    def _prepare_image(self, definition: Definition) -> None:
-        """Fetch an image that the store has not, or has damaged."""
-        digest = definition.image
-        if digest in self.whole:
-            return
-        if not images.is_whole(self.store, digest):
-            damaged = images.directory(self.store, digest)
-            recorded = registry.recorded(definition.zone.image, digest)
-            resolved = self.resolved.get(definition.zone.image) or bundled.resolve(self.store, recorded)
-            if resolved.digest != digest:
-                raise RingfenceError(
-                    f"image {definition.zone.image} was {digest}, which is missing or damaged in {damaged}, and is {resolved.digest} now; "
-                    "declare the one to run by its digest"
-                )
-            if damaged.exists():
-                garbage.delete(self.store, garbage.Unused("image", damaged))
-            images.prepare(self.store, resolved)
-        self.whole.add(digest)
 
     def _tidy_store(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report, *, check: bool) -> list[str]:
         """Delete what no zone uses any more, and return what it was."""
@@ -395,6 +389,16 @@ class _Converge:
                 domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
             )
         return result
+
+
+def _side_by_side(take: Callable[[Step], Exception | None], steps: Sequence[Step]) -> list[Exception | None]:
+    """Take the steps of one wave, and return what each failed with. Threads cost more than to look after zones that stay."""
+    if not any(step.changes for step in steps):
+        return [take(step) for step in steps]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - it brings logging and queues
+
+    with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
+        return list(pool.map(take, steps))
 
 
 def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:

@@ -10,11 +10,10 @@ Source of the numbers: Linux's Documentation/admin-guide/devices.txt; the modes 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True)
-class Node:
+class Node(NamedTuple):
     """A character device; ``module`` is what the kernel needs for it, ``None`` if every kernel has it."""
 
     major: int

@@ -12,7 +12,7 @@ import dataclasses
 import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Networks, Port, Secret, Traffic
 from ansible_collections.ringfence.zones.plugins.module_utils.network import address, interface, mac
@@ -56,8 +56,7 @@ class Definition:
     secrets: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass(frozen=True)
-class Files:
+class Files(NamedTuple):
     """What a zone boots from, on the host. ``disks`` are (path, writable), in the order xvda, xvdb, …"""
 
     kernel: Path

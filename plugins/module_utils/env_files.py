@@ -18,12 +18,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Inva
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Rejected
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 
-_LINE = re.compile(
-    r"""(?:export\s+)?(?P<name>[^\s=:'"]+)\s*[=:]\s*"""
-    r"""(?: '(?P<literal>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<plain>[^'"\s](?:(?!\s\#).)*?)? )\s*(?:(?<=\s)\#.*|(?<=['"])\#.*)?""",
-    re.VERBOSE,
+_LINE = (
+    r"""(?x)(?:export\s+)?(?P<name>[^\s=:'"]+)\s*[=:]\s*"""
+    r"""(?: '(?P<literal>[^']*)' | "(?P<double>(?:[^"\\]|\\.)*)" | (?P<plain>[^'"\s](?:(?!\s\#).)*?)? )\s*(?:(?<=\s)\#.*|(?<=['"])\#.*)?"""
 )
-_ESCAPE = re.compile(r"\\(.)")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t"}
 
 
@@ -35,6 +33,9 @@ def merged(zones: Sequence[Zone]) -> list[Zone]:
     problems: list[str] = []
     result = []
     for zone in zones:
+        if not zone.env_file:
+            result.append(zone)
+            continue
         environment: dict[str, str] = {}
         for file in zone.env_file:
             try:
@@ -62,13 +63,13 @@ def parse(text: str) -> dict[str, str]:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue
-        matched = _LINE.fullmatch(stripped)
+        matched = re.fullmatch(_LINE, stripped)
         if not matched or "\0" in stripped:
             raise Rejected(f"line {number} is not accepted; accepted: NAME=value, NAME='value' or NAME=\"value\", on one line")
         literal, double, plain = matched["literal"], matched["double"], matched["plain"]
         if "$" in (double or plain or ""):
             raise Rejected(f"line {number} is not accepted; variables are not looked up in values: put a value with $ into single quotes")
         if double is not None:
-            double = _ESCAPE.sub(lambda escape: _ESCAPES.get(escape[1], escape[1]), double)
+            double = re.sub(r"\\(.)", lambda escape: _ESCAPES.get(escape[1], escape[1]), double)
         found[matched["name"]] = next((value for value in (literal, double, plain) if value is not None), "")
     return found

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The one exception type an operator sees."""
+"""What an operator sees of a failure: one exception type, and the kinds of it that several files tell apart."""
 
 from __future__ import annotations
 
@@ -20,3 +20,7 @@ class InvalidDeclaration(RingfenceError):
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
         super().__init__("; ".join(problems))
+
+
+class TakenBack(RingfenceError):
+    """A change that failed; the zone runs as it did before."""

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.devices import NODES
-from ansible_collections.ringfence.zones.plugins.module_utils.registry import parse_reference
+from ansible_collections.ringfence.zones.plugins.module_utils.references import parse_reference
 
 MIB = 1024 * 1024
 SMALLEST_MEMORY = 32
@@ -33,19 +33,20 @@ MOST_VOLUMES = 20
 """Of one zone: xvda to xvdc are its own, and its disks have one letter."""
 
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
-_VARIABLE = re.compile(r"[^=\x00]+")
-_KERNEL_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
-_SIZE = re.compile(r"([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)", re.IGNORECASE)
+# Texts, which re compiles when a value first needs them, and keeps.
+_VARIABLE = r"[^=\x00]+"
+_KERNEL_NAME = r"[a-z0-9][a-z0-9.-]{0,39}"
+_SIZE = r"(?i)([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)"
 _UNITS = {"k": 1024, "m": MIB, "g": 1024 * MIB}
-_PORT = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>[0-9]{1,5}):(?P<zone>[0-9]{1,5})(?:/(?P<protocol>tcp|udp))?")
-_TRAFFIC_PORT = re.compile(r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?(?:/(?P<protocol>tcp|udp))?")
-_ON_FAILURE = re.compile(r"on-failure(:[0-9]{1,9})?")
+_PORT = r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>[0-9]{1,5}):(?P<zone>[0-9]{1,5})(?:/(?P<protocol>tcp|udp))?"
+_TRAFFIC_PORT = r"(?P<first>[0-9]{1,5})(?:-(?P<last>[0-9]{1,5}))?(?:/(?P<protocol>tcp|udp))?"
+_ON_FAILURE = r"on-failure(:[0-9]{1,9})?"
 SECRET_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,63}")
-_USER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?")
-_HOSTNAME = re.compile(r"(?=.{1,63}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
-_DURATION = re.compile(r"(?=.)(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?")
-_SYSCTL = re.compile(r"[a-z0-9_-]+(\.[A-Za-z0-9_-]+)+")
-_TMPFS_OPTION = re.compile(r"size=[0-9]+[kmg]?|mode=[0-7]{3,4}|uid=[0-9]{1,10}|gid=[0-9]{1,10}|ro|rw|exec|noexec|suid|nosuid|dev|nodev")
+_USER = r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,31}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,31})?"
+_HOSTNAME = r"(?=.{1,63}$)[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*"
+_DURATION = r"(?=.)(?:([0-9]{1,6})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,6})s)?"
+_SYSCTL = r"[a-z0-9_-]+(\.[A-Za-z0-9_-]+)+"
+_TMPFS_OPTION = r"size=[0-9]+[kmg]?|mode=[0-7]{3,4}|uid=[0-9]{1,10}|gid=[0-9]{1,10}|ro|rw|exec|noexec|suid|nosuid|dev|nodev"
 
 CAPABILITIES = (
     "AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID IPC_LOCK "
@@ -176,7 +177,7 @@ def name(value: Any) -> str:
 
 def kernel(value: Any) -> str:
     """The name of a deployed kernel."""
-    if not isinstance(value, str) or not _KERNEL_NAME.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_KERNEL_NAME, value):
         raise Rejected("the name of a deployed kernel, 1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit")
     return value
 
@@ -204,7 +205,7 @@ def size(least: int) -> Callable[[Any], int]:
     """A size in MiB, at least this many."""
 
     def parse(value: Any) -> int:
-        matched = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        matched = re.fullmatch(_SIZE, value.strip()) if isinstance(value, str) else None
         found = int(matched[1]) * _UNITS[matched[2][0].lower()] // MIB if matched else 0
         if found < least:
             raise Rejected(f"a size with its unit, at least {least}MiB, for example 128MiB, 512m or 2GiB")
@@ -248,7 +249,7 @@ def environment(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Rejected(accepted)
     for name, content in value.items():
-        if not isinstance(name, str) or not _VARIABLE.fullmatch(name):
+        if not isinstance(name, str) or not re.fullmatch(_VARIABLE, name):
             raise Rejected(accepted)
         if isinstance(content, bool) or not isinstance(content, (str, int, float)) or "\0" in str(content):
             raise Rejected(f"{accepted}; {name} is a {type(content).__name__}")
@@ -276,7 +277,7 @@ def ports(value: Any) -> tuple[Port, ...]:
         raise Rejected(accepted)
     ports = []
     for entry in value:
-        matched = _PORT.fullmatch(entry) if isinstance(entry, str) else None
+        matched = re.fullmatch(_PORT, entry) if isinstance(entry, str) else None
         if not matched or matched["address"]:
             raise Rejected(accepted)
         port = Port(int(matched["host"]), int(matched["zone"]), matched["protocol"] or "tcp")
@@ -290,7 +291,7 @@ def restart(value: Any) -> str:
     """A restart policy."""
     if value is False:  # YAML 1.1 reads a bare `no` as false.
         return "no"
-    if value not in ("no", "always", "unless-stopped") and not (isinstance(value, str) and _ON_FAILURE.fullmatch(value)):
+    if value not in ("no", "always", "unless-stopped") and not (isinstance(value, str) and re.fullmatch(_ON_FAILURE, value)):
         raise Rejected("one of no, on-failure, on-failure:COUNT, always, unless-stopped")
     return str(value)
 
@@ -299,7 +300,7 @@ def user(value: Any) -> str:
     """Who the container runs as: ``user``, ``uid``, ``user:group`` or ``uid:gid``; names are the image's."""
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
-    if not isinstance(value, str) or not _USER.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_USER, value):
         raise Rejected("a user or uid, with ':' and a group or gid if need be, for example '1000:1000'; quote it")
     return value
 
@@ -313,7 +314,7 @@ def path(value: Any) -> str:
 
 def hostname(value: Any) -> str:
     """A host name as of RFC 1123, at most 63 characters, which is what Linux takes."""
-    if not isinstance(value, str) or not _HOSTNAME.fullmatch(value):
+    if not isinstance(value, str) or not re.fullmatch(_HOSTNAME, value):
         raise Rejected("a host name of at most 63 letters, digits, '-' and '.'")
     return value
 
@@ -353,7 +354,7 @@ def tmpfs(value: Any) -> tuple[str, ...]:
     mounts = []
     for entry in [value] if isinstance(value, str) else value if isinstance(value, list) else [None]:
         where, _colon, options = entry.partition(":") if isinstance(entry, str) else ("", "", "")
-        if not where.startswith("/") or any(not _TMPFS_OPTION.fullmatch(option) for option in options.split(",") if options):
+        if not where.startswith("/") or any(not re.fullmatch(_TMPFS_OPTION, option) for option in options.split(",") if options):
             raise Rejected(accepted)
         mounts.append(path(where) + (f":{options}" if options else ""))
     if len({mount.partition(":")[0] for mount in mounts}) < len(mounts) or "/" in {mount.partition(":")[0] for mount in mounts}:
@@ -434,7 +435,7 @@ def stop_signal(value: Any) -> str:
 
 def duration(value: Any) -> int:
     """A time in seconds, written as Compose does: ``10s``, ``1m30s``, ``2h``."""
-    matched = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    matched = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
     if not matched:
         raise Rejected("a time of whole seconds with its unit, for example 10s, 1m30s or 1h")
     hours, minutes, seconds = (int(part or 0) for part in matched.groups())
@@ -515,7 +516,7 @@ def sysctls(value: Any) -> dict[str, str]:
     if not isinstance(value, dict):
         raise Rejected(accepted)
     for parameter, content in value.items():
-        if not isinstance(parameter, str) or not _SYSCTL.fullmatch(parameter):
+        if not isinstance(parameter, str) or not re.fullmatch(_SYSCTL, parameter):
             raise Rejected(accepted)
         if isinstance(content, bool) or not isinstance(content, (str, int)) or not str(content).isprintable():
             raise Rejected(accepted)
@@ -546,7 +547,7 @@ def _traffic(value: Any, key: str, parse: Callable[[Any], str]) -> tuple[Traffic
 
 
 def _traffic_port(value: Any, accepted: str) -> str:
-    matched = _TRAFFIC_PORT.fullmatch(str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
+    matched = re.fullmatch(_TRAFFIC_PORT, str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
     if not matched or not 1 <= int(matched["first"]) <= int(matched["last"] or matched["first"]) <= 65535:
         raise Rejected(accepted)
     ports = matched["first"] if matched["last"] in (None, matched["first"]) else f"{matched['first']}-{matched['last']}"
@@ -572,7 +573,7 @@ def extra_hosts(value: Any) -> dict[str, str]:
     if isinstance(value, list) and all(isinstance(entry, str) for entry in value):
         parts = [re.split("[=:]", entry, maxsplit=1) for entry in value]  # Compose has both; an IPv6 address has colons of its own.
         value = {pair[0]: pair[-1] for pair in parts}
-    if not isinstance(value, dict) or not all(isinstance(host, str) and _HOSTNAME.fullmatch(host) for host in value):
+    if not isinstance(value, dict) or not all(isinstance(host, str) and re.fullmatch(_HOSTNAME, host) for host in value):
         raise Rejected(accepted)
     return {host: _address(value[host], accepted) for host in sorted(value)}
 

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
@@ -20,8 +20,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.domain import Defi
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
-@dataclass(frozen=True)
-class Unused:
+class Unused(NamedTuple):
     """A directory of the store that nothing refers to; ``kind`` is ``image``, ``kernel`` or ``zone base``."""
 
     kind: str

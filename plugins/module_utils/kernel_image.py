@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, kernel_layout, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import boot_image, kernel_layout, oci_layout, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
@@ -65,7 +65,7 @@ class Outcome:
     """What packaging changed, or would. ``after`` is ``None`` if that is not known before it is done."""
 
     changed: bool
-    reference: registry.Reference
+    reference: references.Reference
     before: Published | None
     after: Published | None
 
@@ -159,15 +159,15 @@ def _annotations(source: DebianKernel, flavor: str) -> dict[str, str]:
     }
 
 
-def _destination(text: str) -> registry.Reference:
-    reference = registry.parse_reference(text)
+def _destination(text: str) -> references.Reference:
+    reference = references.parse_reference(text)
     if reference.transport == "docker-archive" or reference.digest:
         accepted = "docker://NAME[:TAG], oci:/DIRECTORY[:TAG], oci-archive:/FILE[:TAG]"
         raise RingfenceError(f"destination {text!r}: an image cannot be written there; accepted: {accepted}")
     return dataclasses.replace(reference, tag=reference.tag or "latest")
 
 
-def _published(reference: registry.Reference, architecture: str) -> tuple[Published | None, bool]:
+def _published(reference: references.Reference, architecture: str) -> tuple[Published | None, bool]:
     """What the destination has for ``architecture``, and whether that is shared: an index, or the image for another architecture."""
     try:
         found = registry.resolve(str(reference), architecture)
@@ -259,7 +259,7 @@ def _addons(tree: Path, release: str, work: Path) -> Path:
     return squashfs
 
 
-def _copy(layout: Path, reference: registry.Reference) -> None:
+def _copy(layout: Path, reference: references.Reference) -> None:
     source = f"oci:{layout}:{_TAG}"
     copy = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", source]
     try:

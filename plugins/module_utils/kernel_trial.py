@@ -17,7 +17,7 @@ import time
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernels, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils import kernel_deploy, kernels, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Files, driver_arguments, trial_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import (
@@ -28,8 +28,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import 
     console_tail,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, Kernel
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -68,8 +69,8 @@ done
 
 def converge(
     store: Store, declared: Sequence[Declared], *, pull: str, prune: bool, test_boot: bool, timeout: float, check: bool
-) -> kernels.Report:
-    """Deploy the declared kernels, as ``kernels.converge`` does.
+) -> kernel_deploy.Report:
+    """Deploy the declared kernels, as ``kernel_deploy.converge`` does.
 
     :param test_boot: boot each before it is accepted, if this host runs Xen and has a zone base.
     :param timeout: seconds within which it has to come up.
@@ -79,8 +80,8 @@ def converge(
     in_use = _in_use(hypervisor, kernels.names(store)) if hypervisor and prune else ()
     base = runtime.find_current(store) if hypervisor and tests else None
     trial = Trial(store, hypervisor, base, timeout) if hypervisor and base else None
-    policy = kernels.Policy(pull, prune, in_use, trial.boot if trial else None, trial.clear if trial else None)
-    return kernels.converge(store, declared, policy, check=check)
+    policy = kernel_deploy.Policy(pull, prune, in_use, trial.boot if trial else None, trial.clear if trial else None)
+    return kernel_deploy.converge(store, declared, policy, check=check)
 
 
 def _in_use(hypervisor: Hypervisor, known: kernels.Names) -> Collection[str]:

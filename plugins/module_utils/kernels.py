@@ -2,30 +2,22 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The kernels of a host: which are deployed, and how the declared ones get there.
+"""The kernels of a host: which are deployed, and what the store holds of them.
 
 In the store, ``kernels/HEX`` is an unpacked kernel by its image's digest, and ``kernels/names.json`` says what each name stands for
-and which is the default. That one file is replaced as a whole when everything declared is in the store: names never change in part.
+and which is the default.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import re
-import shutil
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundled, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel_layout import unpack_kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest, write_atomically
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,28 +54,11 @@ class Kernel:
 
 
 @dataclasses.dataclass(frozen=True)
-class Declared:
-    """One kernel of the declared set. ``image`` is a reference as ``registry.parse_reference`` takes it."""
-
-    name: str
-    image: str
-    default: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
 class Target:
     """What a name stands for. The digest is unknown (``None``) only in a plan made without looking the image up."""
 
     image: str
     digest: str | None
-
-
-@dataclasses.dataclass(frozen=True)
-class Found:
-    """What a reference names: its digest, and the image unless the store has it already. Both ``None`` if it cannot be looked up yet."""
-
-    digest: str | None = None
-    image: registry.Resolved | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,245 +73,19 @@ class Names:
         return {"default": self.default, "kernels": {name: dataclasses.asdict(target) for name, target in sorted(self.kernels.items())}}
 
 
-@dataclasses.dataclass(frozen=True)
-class Policy:
-    """How a converge goes about it."""
-
-    pull: str = "missing"
-    """When a tag is looked up: ``missing``, if the name did not stand for this reference before, or ``always``."""
-    prune: bool = False
-    """Forget names that are not declared, but for those in ``in_use``; else they are only reported."""
-    in_use: Collection[str] = ()
-    """Names that zones of this host refer to."""
-    accept: Callable[[Kernel], None] | None = None
-    """Called with a kernel before it gets into the store; what it raises refuses it."""
-    clear: Callable[[], None] | None = None
-    """Called first, when no other run can be at work: ends what an earlier one has left of accepting."""
-
-
-DEFAULT_POLICY = Policy()
-
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What a converge changed, or would: the names ``before`` and ``after``, the kernels as a module returns them, names not declared."""
-
-    changed: bool
-    before: Names
-    after: Names
-    kernels: list[dict[str, Any]]
-    undeclared: list[str]
-
-    @property
-    def pruned(self) -> list[str]:
-        """The names that are, or would be, forgotten."""
-        return sorted(set(self.before.kernels) - set(self.after.kernels))
-
-
-class DeploymentFailed(RingfenceError):
-    """A kernel could not be deployed. All names stand for what they stood for; ``stored`` are the declared names already in the store."""
-
-    def __init__(self, message: str, stored: list[str]) -> None:
-        self.stored = stored
-        super().__init__(message)
-
-
 def deployed(store: Store) -> dict[str, Kernel]:
     """The kernels of this host by name.
 
     :raises RingfenceError: if the store lacks one of them or cannot be read.
     """
-    return {name: _load(store, name, target) for name, target in _read_names(store).kernels.items()}
+    return {name: load_named(store, name, target) for name, target in names(store).kernels.items()}
 
 
 def names(store: Store) -> Names:
-    """What every name of this host stands for."""
-    return _read_names(store)
+    """What every name of this host stands for.
 
-
-def named(store: Store) -> set[str]:
-    """The digests for which names stand."""
-    return {str(target.digest) for target in _read_names(store).kernels.values()}
-
-
-def stored(store: Store) -> set[str]:
-    """The digests of all kernels in the store, whether a name stands for them or not."""
-    return {f"sha256:{path.parent.name}" for path in store.kernels.glob("*/kernel.json")}
-
-
-def default(store: Store) -> Kernel | None:
-    """The kernel for zones that name none; ``None`` if no kernel is deployed."""
-    names = _read_names(store)
-    return _load(store, names.default, names.kernels[names.default]) if names.default else None
-
-
-def declare(entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
-    """Validate the declared set, each a mapping with ``name``, ``image`` and maybe ``default``.
-
-    :raises InvalidDeclaration: with every fault found.
+    :raises RingfenceError: when that cannot be read.
     """
-    declared = [Declared(entry["name"], entry["image"], bool(entry.get("default"))) for entry in entries]
-    problems = []
-    for kernel in declared:
-        if not _NAME.fullmatch(kernel.name):
-            problems.append(f"kernel {kernel.name!r}: name is not accepted; 1 to 40 of a-z, 0-9, '.', '-', the first a letter or digit")
-        try:
-            registry.parse_reference(kernel.image)
-        except RingfenceError as error:
-            problems.append(f"kernel {kernel.name!r}: {error}")
-    names = [kernel.name for kernel in declared]
-    problems += [f"kernel {name!r}: declared {names.count(name)} times; a name stands for one kernel" for name in _repeated(names)]
-    defaults = [kernel.name for kernel in declared if kernel.default]
-    if len(defaults) > 1:
-        problems.append(f"kernels {', '.join(defaults)}: default is true for {len(defaults)}; mark one at most")
-    if problems:
-        raise InvalidDeclaration(problems)
-    return declared
-
-
-def plan(declared: Sequence[Declared], digests: Mapping[str, str | None], before: Names, policy: Policy) -> Names:
-    """The names after a converge. Without a marked default the first declared kernel is it."""
-    stay = {name: target for name, target in before.kernels.items() if not policy.prune or name in policy.in_use}
-    kernels = {**stay, **{kernel.name: Target(kernel.image, digests[kernel.name]) for kernel in declared}}
-    marked = [kernel.name for kernel in declared if kernel.default] or [kernel.name for kernel in declared]
-    chosen = marked[0] if marked else before.default
-    return Names(kernels, chosen if chosen in kernels else None)
-
-
-def converge(store: Store, declared: Sequence[Declared], policy: Policy = DEFAULT_POLICY, *, check: bool) -> Report:
-    """Deploy the declared kernels. Everything is looked up before anything changes; with ``check`` nothing does.
-
-    :raises InvalidDeclaration: if images do not exist, cannot be reached or are for another architecture.
-    :raises DeploymentFailed: if an image turns out to be no kernel for zones, or its transfer fails.
-    """
-    if check:
-        return _converge(store, declared, policy, check=True)
-    with store.lock():
-        if policy.clear:
-            policy.clear()
-        return _converge(store, declared, policy, check=False)
-
-
-def _converge(store: Store, declared: Sequence[Declared], policy: Policy, *, check: bool) -> Report:
-    before = _read_names(store)
-    whole = functools.cache(lambda digest: _is_whole(store, digest))
-    found = _look_up(store, declared, before, whole, policy, may_lack_skopeo=check)
-    after = plan(declared, {name: one.digest for name, one in found.items()}, before, policy)
-    absent = {name for name, one in found.items() if not one.digest or not whole(one.digest)}
-    if not check:
-        _deploy(store, {name: one.image for name, one in found.items() if name in absent and one.image}, policy)
-        if after != before:
-            write_atomically(store.kernels / "names.json", (json.dumps(after.document(), indent=2, sort_keys=True) + "\n").encode())
-    rows = []
-    for kernel in declared:
-        loaded = None if check and kernel.name in absent else _load(store, kernel.name, after.kernels[kernel.name])
-        rows.append(_row(kernel.name, before, after, loaded, changed=kernel.name in absent))
-    return Report(after != before or bool(absent), before, after, rows, sorted(set(after.kernels) - set(found)))
-
-
-def _look_up(
-    store: Store, declared: Sequence[Declared], before: Names, whole: Callable[[str], bool], policy: Policy, *, may_lack_skopeo: bool
-) -> dict[str, Found]:
-    """What each declared name stands for. What it stood for before is kept, and fetched again if the store has it no more.
-
-    :param whole: whether the store has the kernel with this digest, undamaged.
-    """
-    possible = not may_lack_skopeo or shutil.which("skopeo") is not None
-
-    def look_up(kernel: Declared) -> Found | RingfenceError:
-        known = before.kernels.get(kernel.name)
-        digest, reference = registry.parse_reference(kernel.image).digest, kernel.image
-        if known and known.digest and known.image == kernel.image and (digest or policy.pull == "missing"):
-            digest, reference = known.digest, registry.recorded(kernel.image, known.digest)
-        if digest and whole(digest):
-            return Found(digest)
-        if not possible:
-            return Found()
-        try:
-            image = bundled.resolve(store, reference)
-        except RingfenceError as error:
-            lost = (
-                "; its files in the store are missing or damaged, and it has to be fetched again"
-                if known and digest == known.digest
-                else ""
-            )
-            return RingfenceError(f"kernel {kernel.name!r}: {error}{lost}")
-        return Found(image.digest, image)
-
-    with ThreadPoolExecutor(4) as pool:
-        results = dict(zip((kernel.name for kernel in declared), pool.map(look_up, declared), strict=True))
-    problems = [str(result) for result in results.values() if isinstance(result, RingfenceError)]
-    if problems:
-        raise InvalidDeclaration(problems)
-    return {name: result for name, result in results.items() if isinstance(result, Found)}
-
-
-def _deploy(store: Store, images: Mapping[str, registry.Resolved], policy: Policy) -> None:
-    done: dict[str, str] = {}
-    for name, image in images.items():
-        try:
-            if image.digest not in done.values():  # two names may stand for one image
-                _store(store, name, image, policy)
-        except (RingfenceError, OSError) as error:
-            raise DeploymentFailed(f"kernel {name!r} ({image.reference}): {error}", [*done]) from error
-        done[name] = image.digest
-
-
-def _store(store: Store, name: str, image: registry.Resolved, policy: Policy) -> None:
-    with store.workspace() as workspace:
-        scratch = workspace / "scratch"
-        scratch.mkdir()
-        layout = registry.fetch(image, workspace / "layout")
-
-        def build(directory: Path) -> None:
-            unpack_kernel(layout, image.digest, image.manifest, scratch, directory)
-            if policy.accept:
-                policy.accept(_read(directory, name, str(image.reference)))
-
-        store.publish(_directory(store, image.digest), build, replace=True)
-
-
-def _row(name: str, before: Names, after: Names, kernel: Kernel | None, *, changed: bool) -> dict[str, Any]:
-    target = after.kernels[name]
-    return {
-        "name": name,
-        "image": target.image,
-        "digest": target.digest,
-        "release": kernel.release if kernel else None,
-        "modes": list(kernel.modes) if kernel else None,
-        "default": name == after.default,
-        "changed": changed or before.kernels.get(name) != target or (name == before.default) != (name == after.default),
-    }
-
-
-def _repeated(names: Sequence[str]) -> list[str]:
-    return sorted({name for name in names if names.count(name) > 1})
-
-
-def _is_whole(store: Store, digest: str) -> bool:
-    """Whether the files of a kernel in the store are those that were deployed. That takes reading them, a fraction of a second."""
-    directory = _directory(store, digest)
-    try:
-        files = _read(directory, digest, "").files
-        return all(file_digest(directory / path) == expected for path, expected in files.items())
-    except (RingfenceError, OSError):
-        return False
-
-
-def _directory(store: Store, digest: str) -> Path:
-    return store.kernels / digest.removeprefix("sha256:")
-
-
-def load(store: Store, digest: str) -> Kernel:
-    """A kernel of the store, also one that no name stands for any more.
-
-    :raises RingfenceError: when it is not there, or damaged.
-    """
-    named = next((name for name, target in _read_names(store).kernels.items() if target.digest == digest), digest)
-    return _load(store, named, Target(named, digest))
-
-
-def _read_names(store: Store) -> Names:
     path = store.kernels / "names.json"
     try:
         document = json.loads(path.read_bytes())
@@ -347,11 +96,49 @@ def _read_names(store: Store) -> Names:
         raise RingfenceError(f"{path} cannot be read: {error}; remove it and deploy the kernels again") from error
 
 
-def _load(store: Store, name: str, target: Target) -> Kernel:
-    return _read(_directory(store, str(target.digest)), name, target.image)
+def named(store: Store) -> set[str]:
+    """The digests for which names stand."""
+    return {str(target.digest) for target in names(store).kernels.values()}
 
 
-def _read(directory: Path, name: str, image: str) -> Kernel:
+def stored(store: Store) -> set[str]:
+    """The digests of all kernels in the store, whether a name stands for them or not."""
+    return {f"sha256:{path.parent.name}" for path in store.kernels.glob("*/kernel.json")}
+
+
+def default(store: Store) -> Kernel | None:
+    """The kernel for zones that name none; ``None`` if no kernel is deployed."""
+    known = names(store)
+    return load_named(store, known.default, known.kernels[known.default]) if known.default else None
+
+
+def directory(store: Store, digest: str) -> Path:
+    """Where the kernel with this digest is, or would be."""
+    return store.kernels / digest.removeprefix("sha256:")
+
+
+def load(store: Store, digest: str) -> Kernel:
+    """A kernel of the store, also one that no name stands for any more.
+
+    :raises RingfenceError: when it is not there, or damaged.
+    """
+    known = next((name for name, target in names(store).kernels.items() if target.digest == digest), digest)
+    return load_named(store, known, Target(known, digest))
+
+
+def load_named(store: Store, name: str, target: Target) -> Kernel:
+    """The kernel for which a name stands.
+
+    :raises RingfenceError: when it is not there, or damaged.
+    """
+    return read(directory(store, str(target.digest)), name, target.image)
+
+
+def read(directory: Path, name: str, image: str) -> Kernel:
+    """The kernel in a directory.
+
+    :raises RingfenceError: when it is not there, or damaged.
+    """
     try:
         document = json.loads((directory / "kernel.json").read_bytes())
         modules = {need: tuple(order) for need, order in document["modules"].items()}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""OCI images where they are published: what a reference means, which manifest it names, and how its blobs get here.
+"""OCI images where they are published: which manifest a reference names, and how its blobs get here.
 
 All transfers are skopeo's, so mirrors, certificates, credentials, signatures and registries without TLS follow the
 containers files that the host already has (``registries.conf``, ``policy.json``, ``auth.json``, ``certs.d``).
@@ -23,32 +23,13 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_layout import TAG, blob, oci_architecture
-
-ACCEPTED = (
-    "[docker://][HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST], oci:/DIRECTORY[:TAG], oci-archive:/FILE[:TAG] or docker-archive:/FILE[:NAME:TAG]"
-)
-"""The forms of an image reference, for error messages."""
+from ansible_collections.ringfence.zones.plugins.module_utils.references import DIGEST, ImageError, Reference, parse_reference, redacted
 
 _INSPECT_TIMEOUT = 180.0
 _COPY_TIMEOUT = 4 * 3600.0
 _MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
-
-_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-_LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
-_HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
-_PATH = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*")
-
-
-class ImageError(RingfenceError):
-    """An image cannot be had. Each subclass is one reason that a caller may tell apart."""
-
-
-class InvalidReference(ImageError):
-    """The text is not an image reference."""
 
 
 class ImageNotFound(ImageError):
@@ -80,40 +61,6 @@ class WrongArchitecture(ImageError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Reference:
-    """Where an image is.
-
-    ``name`` is ``HOST/PATH`` for ``docker`` and an absolute path for the other transports. ``tag`` is what selects an image there;
-    a ``digest`` (``docker`` only) wins over the tag, as in Docker.
-    """
-
-    transport: str
-    name: str
-    tag: str | None = None
-    digest: str | None = None
-
-    def __str__(self) -> str:
-        prefix = "" if self.transport == "docker" else f"{self.transport}:"
-        return f"{prefix}{self.name}{f':{self.tag}' if self.tag else ''}{f'@{self.digest}' if self.digest else ''}"
-
-    def for_skopeo(self, digest: str | None = None) -> str:
-        """The reference in skopeo's syntax, which does not know a tag beside a digest; ``digest`` narrows it down."""
-        if self.transport != "docker":
-            return f"{self.transport}:{self.name}{f':{self.tag}' if self.tag else ''}"
-        pinned = digest or self.digest
-        return f"docker://{self.name}" + (f"@{pinned}" if pinned else f":{self.tag}")
-
-
-def redacted(text: str) -> str:
-    """``text`` without what lets somebody in: user and password in an address, and what follows an address's ``?``.
-
-    Registries redirect to storage with signed addresses, and skopeo repeats those in its errors.
-    """
-    text = re.sub(r"((?:^|[\s'\"(])(?:[a-z-]+:(?://)?)?)[^\s/'\"]+@(?!(?i:sha\d+:)|$)", r"\1***@", text)
-    return re.sub(r"(https?://[^\s?'\"]+\?)[^\s'\"\\]+", r"\1***", text)
-
-
-@dataclasses.dataclass(frozen=True)
 class Resolved:
     """One image for one architecture.
 
@@ -131,23 +78,6 @@ class Resolved:
     config: dict[str, Any]
     size: int
     source: Reference | None = None
-
-
-def parse_reference(text: str) -> Reference:
-    """Read an image reference as Docker and Compose do; ``nginx`` is ``docker.io/library/nginx:latest``.
-
-    :raises InvalidReference: naming the text, the faulty part and what is accepted.
-    """
-    for transport in ("oci", "oci-archive", "docker-archive"):
-        if text.startswith(f"{transport}:"):
-            return _parse_local(text, transport, text[len(transport) + 1 :])
-    return _parse_docker(text, text.removeprefix("docker://"))
-
-
-def recorded(reference: str, digest: str) -> str:
-    """The reference to the image that ``reference`` meant when it was resolved to ``digest``: a tag may mean another one by now."""
-    parsed = parse_reference(reference)
-    return f"{parsed.name}@{digest}" if parsed.transport == "docker" and parsed.digest is None else reference
 
 
 def host_architecture() -> str:
@@ -228,48 +158,6 @@ def fetch_all(reference: Reference, into: Path, tag: str) -> None:
         raise _explain(reference, error) from error
 
 
-def _parse_docker(text: str, rest: str) -> Reference:
-    rest, at, digest = rest.partition("@")
-    if at and not _DIGEST.fullmatch(digest):
-        raise _invalid(text, f"digest {digest!r} is not sha256: and 64 lower-case hexadecimal digits")
-    host, path = "docker.io", rest
-    first, slash, remainder = rest.partition("/")
-    # Docker's rule: the first component is a host if it looks like one, else it is part of a Docker Hub name.
-    if slash and (first == "localhost" or "." in first or ":" in first or first != first.lower()):
-        host, path = first, remainder
-    path, colon, tag = path.partition(":")
-    if host in ("docker.io", "index.docker.io"):
-        host = "docker.io"
-        path = path if "/" in path else f"library/{path}"
-    if not _HOST.fullmatch(host):
-        raise _invalid(text, f"{host!r} is not a registry host")
-    if colon and not _TAG.fullmatch(tag):
-        raise _invalid(text, f"tag {tag!r} is not 1 to 128 letters, digits, '_', '.', '-'")
-    if not _PATH.fullmatch(path):
-        raise _invalid(text, f"name {path.removeprefix('library/')!r} is not made of lower-case letters, digits and single separators")
-    return Reference("docker", f"{host}/{path}", tag or (None if digest else "latest"), digest or None)
-
-
-def _parse_local(text: str, transport: str, rest: str) -> Reference:
-    path, colon, tag = rest.partition(":")
-    if not path.startswith("/"):
-        raise _invalid(text, f"{path!r} is not an absolute path on the host")
-    if any(character in rest for character in "@\0\n"):
-        raise _invalid(text, "a path takes no '@', and a digest is only for registries")
-    if colon and not tag:
-        raise _invalid(text, "the tag after ':' is empty")
-    return Reference(transport, path, tag or None)
-
-
-def _invalid(text: str, fault: str) -> InvalidReference:
-    if redacted(text) != text:
-        return InvalidReference(
-            f"image {redacted(text)!r}: credentials do not belong in a reference, from where they get into logs; log in on the host "
-            f"(skopeo login); accepted: {ACCEPTED}"
-        )
-    return InvalidReference(f"image {text!r}: {fault}; accepted: {ACCEPTED}")
-
-
 def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
     raw = _inspect(reference, "--raw")
     named_digest = reference.digest or _digest(raw)
@@ -297,7 +185,7 @@ def _resolve_blobs(reference: Reference, named_digest: str, read: Callable[[str]
     """Find an image by the digest of what names it in the files of an OCI layout."""
 
     def read_blob(digest: str) -> bytes:
-        if not _DIGEST.fullmatch(digest):
+        if not DIGEST.fullmatch(digest):
             raise DigestMismatch(f"image {reference}: {digest!r} is not a sha256 digest")
         return read(blob(digest))
 

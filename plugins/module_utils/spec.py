@@ -9,10 +9,9 @@ A field is added by one row of ``FIELDS``, one attribute of ``Zone``, and a func
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils import fields
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -62,8 +61,7 @@ class Zone:
     devices: tuple[Device, ...] = ()
 
 
-@dataclass(frozen=True)
-class Field:
+class Field(NamedTuple):
     """How one field is read, and what a change of it costs.
 
     ``change`` is ``live`` (nothing restarts), ``resize`` (live within what the zone was started with, else a restart), ``restart`` (a
@@ -220,6 +218,8 @@ def _read(
     """Parse each field of an entry; a null is as if the field were not there."""
     for key, value in entry.items():
         if key not in parsers:
+            import difflib  # noqa: PLC0415 - most declarations have no unknown field
+
             nearest = difflib.get_close_matches(str(key), parsers, n=1)
             hint = f"did you mean {nearest[0]}?" if nearest else "accepted: " + ", ".join(parsers)
             problems.append(f"{label}: unknown field {key}; {hint}")

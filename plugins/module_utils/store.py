@@ -10,8 +10,6 @@ import contextlib
 import fcntl
 import hashlib
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -53,18 +51,20 @@ class Store:
                 raise RingfenceError(
                     f"another converge of this host is running (it holds {self.root / 'lock'}); run again when it has ended"
                 ) from error
-            shutil.rmtree(self.tmp, ignore_errors=True)
+            remove_tree(self.tmp)
             yield
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:
         """A private directory on the store's file system, gone afterwards."""
+        import tempfile  # noqa: PLC0415 - only what writes needs it
+
         self.tmp.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = Path(tempfile.mkdtemp(dir=self.tmp))
         try:
             yield path
         finally:
-            shutil.rmtree(path, ignore_errors=True)
+            remove_tree(path)
 
     def publish(self, target: Path, build: Callable[[Path], None], *, replace: bool = False) -> Path:
         """Make ``target``, a directory of the store, by ``build(directory)``; a ``target`` that exists is left as it is.
@@ -86,6 +86,14 @@ class Store:
             os.rename(building, target)
             _sync(target.parent)
         return target
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory with all that is in it; one that is not there, or cannot be deleted whole, is no error."""
+    if os.path.lexists(path):
+        import shutil  # noqa: PLC0415 - it brings all of Python's compressors
+
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def file_digest(path: Path) -> str:

@@ -11,11 +11,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -31,8 +29,7 @@ KEEP = "keep"
 _MKFS = ("mkfs.ext4", "-q", "-m", "0", "-E", "lazy_itable_init=1,nodiscard")
 
 
-@dataclass(frozen=True)
-class Change:
+class Change(NamedTuple):
     """What happens to one volume; ``before`` and ``after`` are sizes in MiB, ``None`` where there is no such volume."""
 
     name: str
@@ -102,7 +99,8 @@ def check_space(store: Store, planned: Sequence[Change]) -> None:
     growing = [change for change in planned if change.action in (CREATE, GROW)]
     needed = sum((change.after or 0) - (change.before or 0) for change in growing)
     root = store.root if store.root.exists() else Path("/var/lib")
-    free = shutil.disk_usage(root).free // MIB
+    disk = os.statvfs(root)
+    free = disk.f_bavail * disk.f_frsize // MIB
     if needed > free:
         names = ", ".join(f"{change.name} {change.after} MiB" for change in growing)
         raise InvalidDeclaration([f"volumes: {names}: they need {needed} MiB more, and {root} has {free} MiB free; declare less"])

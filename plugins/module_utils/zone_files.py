@@ -14,55 +14,21 @@ import hmac
 import json
 import os
 import re
-import shlex
-import shutil
-import stat
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
-from ansible_collections.ringfence.zones.plugins.module_utils import devices, network, volumes
-from ansible_collections.ringfence.zones.plugins.module_utils.channel import CONTAINER
-from ansible_collections.ringfence.zones.plugins.module_utils.command import run
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, driver_arguments
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
-from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive, module_order
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
-from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
-    health,
-    hostname,
-    image_volumes,
-    kernel_parameters,
-    runtime_config,
-    word,
-    working_directory,
-)
+from ansible_collections.ringfence.zones.plugins.module_utils import volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import fields
-from ansible_collections.ringfence.zones.plugins.module_utils.runtime import Runtime
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, Zone
-from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, remove_tree, write_atomically
 
 POWER_OFF = 5
 """Seconds that a zone has to power off once its container has ended."""
 
-_BLOCK = 4096
-_WRITABLE_BLOCKS = 1024 * 1024 * 1024 // _BLOCK
+BLOCK = 4096
+WRITABLE_BLOCKS = 1024 * 1024 * 1024 // BLOCK
 """Size of the writable layer, sparse; one block more holds the record."""
-
-_MKFS = ("mkfs.ext4", "-q", "-b", str(_BLOCK), "-m", "0", "-J", "size=4", "-E", "lazy_itable_init=1,nodiscard")
-"""Makes the writable layer: nothing reserved for root, a small journal, tables written when they are first used."""
-
-_FSTAB = """\
-proc /proc proc nosuid,nodev,noexec 0 0
-sys /sys sysfs nosuid,nodev,noexec 0 0
-cgroup /sys/fs/cgroup cgroup2 nosuid,nodev,noexec 0 0
-/dev/xvdb /image {image} ro 0 0
-/dev/xvdc /writable ext4 noatime 0 0
-overlay /run/ringfence/root overlay lowerdir=/image,upperdir=/writable/upper,workdir=/writable/work 0 0
-"""
-"""What the zone's init mounts, in this order, with one process."""
 
 _NOT_IN_INITRD = ("live", "resize")
 """What a change of the fields costs of which the initrd holds nothing."""
@@ -73,8 +39,7 @@ _RECORD = re.compile(
 )
 
 
-@dataclass(frozen=True)
-class Record:
+class Record(NamedTuple):
     """What a zone last said of its container.
 
     Its state, how it exited (``None`` if it has not), how often it was restarted; ``starting``, ``healthy``, ``unhealthy`` or ``none`` if
@@ -94,7 +59,12 @@ def directory(store: Store, name: str) -> Path:
 
 
 def initrd(store: Store, definition: Definition) -> Path:
-    """Where the initrd of a definition is.
+    """Where the initrd of a definition is."""
+    return directory(store, definition.zone.name) / _initrd_name(definition)
+
+
+def _initrd_name(definition: Definition) -> str:
+    """The file name of the initrd of a definition.
 
     Each has a name of its own, so that what a zone is defined to be and what it boots cannot differ, whenever a run is killed.
     """
@@ -105,12 +75,16 @@ def initrd(store: Store, definition: Definition) -> Path:
         if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
     }
     identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
-    return directory(store, definition.zone.name) / f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+    return f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
 
 
 def writable(store: Store, definition: Definition) -> Path:
     """Where the writable layer of a zone over this image is."""
-    return directory(store, definition.zone.name) / f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
+    return directory(store, definition.zone.name) / _writable_name(definition)
+
+
+def _writable_name(definition: Definition) -> str:
+    return f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
 
 
 def files(store: Store, definition: Definition, kernel_directory: Path, image: Path, base: Path) -> Files:
@@ -122,7 +96,7 @@ def files(store: Store, definition: Definition, kernel_directory: Path, image: P
 
 def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
     """Whether a zone's own files are there, and what is there beside them: of a definition before, or of a run that was killed."""
-    used = {initrd(store, definition).name, writable(store, definition).name}
+    used = {_initrd_name(definition), _writable_name(definition)}
     try:
         with os.scandir(directory(store, definition.zone.name)) as entries:
             found = {entry.name: entry.path for entry in entries}
@@ -131,45 +105,6 @@ def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
     # What was being written when a run was killed has another name: see write_atomically.
     stale = tuple(path for name, path in found.items() if name.startswith(("initrd-", "writable-", UNFINISHED)) and name not in used)
     return used <= set(found), stale
-
-
-def container(zone: Zone, image: Image, runtime: Runtime) -> dict[str, Any]:
-    """The runtime configuration of a zone's container.
-
-    :raises RingfenceError: when the image and the declaration do not make one.
-    """
-    return runtime_config(zone, _described(image), image.passwd, image.group, json.loads(runtime.seccomp.read_bytes()))
-
-
-def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> None:
-    """Write the initrd of a zone.
-
-    :param secrets: the contents of its secrets by name; they are nowhere else on the host.
-    """
-    directory(store, definition.zone.name).mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_atomically(initrd(store, definition), _initrd(definition, kernel, image, runtime, secrets))
-
-
-def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
-    """Make the writable layer of a zone, unless it has one.
-
-    :param fresh: make it in any case.
-    """
-    layer = writable(store, definition)
-    if fresh or not layer.exists():
-        with store.workspace() as workspace:
-            new = workspace / layer.name
-            with open(new, "wb") as handle:
-                os.fchmod(handle.fileno(), 0o600)
-                handle.truncate((_WRITABLE_BLOCKS + 1) * _BLOCK)
-            tree = workspace / "tree"
-            for part in ("upper/etc", "work"):
-                (tree / part).mkdir(parents=True)
-            # What Docker lays over every image: a program finds out from one that it is in a container, and its mounts from the other.
-            (tree / "upper" / ".dockerenv").touch()
-            (tree / "upper" / "etc" / "mtab").symlink_to("/proc/mounts")
-            run([*_MKFS, "-d", str(tree), str(new), str(_WRITABLE_BLOCKS)])
-            os.replace(new, layer)
 
 
 def tidy(store: Store, definition: Definition) -> None:
@@ -181,111 +116,28 @@ def tidy(store: Store, definition: Definition) -> None:
 
 def remove(store: Store, name: str) -> None:
     """Delete the files of a zone; its volumes are elsewhere, and stay."""
-    shutil.rmtree(directory(store, name), ignore_errors=True)
+    remove_tree(directory(store, name))
 
 
 def forget_record(store: Store, definition: Definition) -> None:
     """Clear the record before a start, so that what is read later is of this start."""
     with open(writable(store, definition), "r+b") as handle:
-        handle.seek(_WRITABLE_BLOCKS * _BLOCK)
-        handle.write(bytes(_BLOCK))
+        handle.seek(WRITABLE_BLOCKS * BLOCK)
+        handle.write(bytes(BLOCK))
 
 
 def read_record(store: Store, definition: Definition) -> Record | None:
     """The zone's record; ``None`` if it has written none that is well-formed. The zone wrote it, so nothing else of it is believed."""
     try:
         with open(writable(store, definition), "rb") as handle:
-            handle.seek(_WRITABLE_BLOCKS * _BLOCK)
-            matched = _RECORD.match(handle.read(_BLOCK))
+            handle.seek(WRITABLE_BLOCKS * BLOCK)
+            matched = _RECORD.match(handle.read(BLOCK))
     except OSError:
         return None
     if not matched:
         return None
     status = None if matched[2] == b"-" else int(matched[2])
     return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode(), int(matched[5] or 0))
-
-
-def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
-    # The drivers first, so that the host connects the devices while the others are being loaded.
-    needs = ["xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay"]
-    # The container begins with its devices, so their drivers are not left for later.
-    needs += devices.modules(device.source for device in definition.zone.devices)
-    channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
-    boots = {module: driver_arguments(module) for module in kernel.load_order(needs)}
-    later = {module: "" for module in kernel.load_order(channel) if module not in boots}
-    common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
-    name, _colon, limit = definition.zone.restart.partition(":")
-    settings = {
-        "BASE_FILESYSTEM": runtime.filesystem,
-        "ADDRESS": network.address(definition.index),
-        "GATEWAY": network.GATEWAY,
-        "ADDRESS6": network.address6(definition.index),
-        "GATEWAY6": network.GATEWAY6,
-        "RESTART": name,
-        "RESTART_LIMIT": limit or "0",
-        "STOP_SIGNAL": definition.zone.stop_signal or word(_described(image), "StopSignal") or "TERM",
-        "STOP_GRACE": str(definition.zone.stop_grace_period),
-        "RECORD_BLOCK": str(_WRITABLE_BLOCKS),
-        "WORKING_DIR": working_directory(definition.zone, _described(image)),
-    }
-    check = health(definition.zone, _described(image))
-    if check:
-        for name in ("interval", "timeout", "retries", "start_period", "start_interval"):
-            settings[f"HEALTH_{name.upper()}"] = str(getattr(check, name))
-    zone = definition.zone
-    hosts = [("127.0.0.1", "localhost"), ("::1", "localhost"), (settings["ADDRESS"], hostname(zone))]
-    hosts += [(address, host) for host, address in {**definition.peers, **zone.extra_hosts}.items()]
-    content = {
-        "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
-        "config.json": json.dumps(container(zone, image, runtime)).encode(),
-        # Sourced by its init, so it is one command of a shell.
-        "health": f"exec {shlex.join(['crun', 'exec', '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode()
-        if check
-        else b"",
-        "fstab": _FSTAB.format(image=image.filesystem).encode(),
-        "modules/order": module_order(later),
-        "record/state": b"starting\n",
-        "record/exit": b"-\n",
-        "record/restarts": b"0\n",
-        "record/health": b"none\n",
-        "record/oom": b"0\n",
-        "volumes": "".join(f"{line}\n" for line in _volumes(zone, image)).encode(),
-        "sysctls": "".join(f"{path} {value}\n" for path, value in kernel_parameters(zone).items()).encode(),
-        "etc/hostname": f"{hostname(zone)}\n".encode(),
-        "etc/hosts": "".join(f"{address}\t{host}\n" for address, host in hosts).encode(),
-        "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in zone.dns).encode(),
-    }
-    modes = {"etc/hostname": 0o644, "etc/hosts": 0o644, "etc/resolv.conf": 0o644}
-    own = [Entry(f"zone/{path}", stat.S_IFREG | modes.get(path, 0o600), data) for path, data in content.items()]
-    own += [Entry(f"zone/modules/{module}", stat.S_IFREG | 0o600, (kernel.directory / "modules" / module).read_bytes()) for module in later]
-    own += [
-        Entry(f"zone/secrets/{number}", stat.S_IFREG | int(secret.mode, 8), secrets[secret.source].encode(), owner=(secret.uid, secret.gid))
-        for number, secret in enumerate(zone.secrets)
-    ]
-    own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc", "zone/root", "zone/data", "zone/disks")]
-    own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("zone/output", stat.S_IFIFO | 0o600)]
-    own += [Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), Entry("dev/xvda", stat.S_IFBLK | 0o600, device=XVDA)]
-    return common + cpio_archive(own)
-
-
-def _volumes(zone: Zone, image: Image) -> list[str]:
-    """What the zone's init makes for the container's mounts: device, access, name, and the path whose content a fresh volume begins with.
-
-    The volumes of the image that nothing declared is mounted over are directories of the writable layer, as Docker's are anonymous.
-    """
-    first = ord("d")  # xvda to xvdc: base, image, writable layer.
-    declared = [
-        f"xvd{chr(first + number)} {'ro' if mount.read_only else 'rw'} {mount.volume} {mount.target}"
-        for number, mount in enumerate(zone.volumes)
-    ]
-    return declared + [f"- rw {name} {target}" for name, target in image_volumes(zone, _described(image)).items()]
-
-
-def _described(image: Image) -> dict[str, Any]:
-    described = image.config.get("config") or {}
-    if not isinstance(described, dict):
-        raise RingfenceError(f"image: config of its configuration is {str(described)[:80]!r}; it has to be an object")
-    return described
 
 
 def fingerprint(store: Store, content: str, *, check: bool) -> str:

@@ -170,7 +170,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernel_trial, kernels
+from ansible_collections.ringfence.zones.plugins.module_utils import kernel_deploy, kernel_trial
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -198,7 +198,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        declared = kernels.declare(module.params["kernels"])
+        declared = kernel_deploy.declare(module.params["kernels"])
         report = kernel_trial.converge(
             Store(Path(module.params["store"])),
             declared,
@@ -208,7 +208,7 @@ def main() -> None:
             timeout=module.params["test_boot_timeout"],
             check=module.check_mode,
         )
-    except kernels.DeploymentFailed as error:
+    except kernel_deploy.DeploymentFailed as error:
         module.fail_json(msg=str(error), changed=bool(error.stored), stored=error.stored)
     except RingfenceError as error:
         module.fail_json(msg=str(error))

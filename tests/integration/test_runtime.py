@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, runtime, seccomp
+from ansible_collections.ringfence.zones.plugins.module_utils import image_build, runtime, seccomp, zone_base
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -32,12 +32,12 @@ def programs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     profile.write_text("{}")
     monkeypatch.setattr(seccomp, "PROFILE", str(profile))
     # As on Debian 12; Debian 13's erofs is only mounted, and tests need no root.
-    monkeypatch.setattr(images, "_filesystem_of_host", lambda: "squashfs")
+    monkeypatch.setattr(image_build, "_filesystem_of_host", lambda: "squashfs")
     return directory
 
 
 def _compose(store: Store, scripts: Mapping[str, str] | None = None, *, check: bool = False) -> tuple[str | None, str | None]:
-    return runtime.compose(store, scripts or SCRIPTS, check=check)
+    return zone_base.compose(store, scripts or SCRIPTS, check=check)
 
 
 def _listing(base: Path) -> dict[str, str]:

@@ -10,7 +10,7 @@ import made_up_host
 import pytest
 from made_up_host import digest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import command, images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import command, images, kernels, runtime, zone_files, zone_make
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import Record
@@ -19,12 +19,12 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone_files import 
 def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
     host = made_up_host.make(tmp_path / "store", monkeypatch)
-    monkeypatch.setattr(zone_files, "run", command.run)
+    monkeypatch.setattr(zone_make, "run", command.run)
     made_up_host.add_image(host.store, digest("1"), {"Cmd": ["serve"]})
     definition = Definition(Zone(name="web", image="web"), digest("1"), digest("a"), "pv", digest("e"), 1)
     kernel = kernels.deployed(host.store)["stable"]
-    zone_files.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store), {})
-    zone_files.make_writable(host.store, definition, fresh=False)
+    zone_make.write(host.store, definition, kernel, images.load(host.store, digest("1")), runtime.current(host.store), {})
+    zone_make.make_writable(host.store, definition, fresh=False)
     layer = made_up_host.only(host.store, "web", "writable")
 
     described = subprocess.run(["dumpe2fs", "-h", str(layer)], capture_output=True, check=True).stdout.decode()

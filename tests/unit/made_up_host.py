@@ -13,7 +13,16 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, images, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import (
+    converge,
+    firewall,
+    garbage,
+    image_build,
+    images,
+    references,
+    registry,
+    zone_make,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
@@ -265,10 +274,10 @@ class Host:
         if isinstance(known, Exception):
             raise known
         found, config = known
-        return registry.Resolved(registry.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
+        return registry.Resolved(references.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
 
     def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
-        """Stands for ``images.prepare``."""
+        """Stands for ``image_build.prepare``."""
         if "damage" in resolved.config:
             raise RingfenceError(f"image {resolved.reference}: {resolved.config['damage']}")
         add_image(store, resolved.digest, resolved.config)
@@ -295,8 +304,8 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(converge, "listening_ports", set)
     monkeypatch.setattr(firewall, "run", host.run)
     monkeypatch.setattr(firewall, "has_table", lambda _family, _name: host.table is not None)
-    monkeypatch.setattr(zone_files, "run", host.run)
+    monkeypatch.setattr(zone_make, "run", host.run)
     monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)
-    monkeypatch.setattr(images, "prepare", host.prepare)
+    monkeypatch.setattr(image_build, "prepare", host.prepare)
     return host

@@ -6,6 +6,8 @@ import dataclasses
 import json
 import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +17,7 @@ import made_up_host
 import pytest
 from made_up_host import RECORD, Host, digest, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, registry, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, garbage, registry, zone_files, zone_make
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import Running
@@ -315,6 +317,38 @@ def test_check_mode_finds_the_faults_that_a_run_would(host: Host) -> None:
     assert _problems(host, _zone(kernel="none"), check=True) == _problems(host, _zone(kernel="none"))
 
 
+def test_a_converge_that_changes_nothing_loads_nothing_that_changes_something(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: object) -> None:
+        raise AssertionError("it is loaded")
+
+    host.publish("1")
+    host.converge(_zone())
+    monkeypatch.setattr(converge._Converge, "apply", property(fail))
+    assert not host.converge(_zone()).changed
+    with pytest.raises(AssertionError):
+        host.converge(_zone(memory="256MiB"), _zone("other"))
+
+
+def test_the_library_is_imported_without_what_changes_a_host() -> None:
+    program = f"import sys, {converge.__name__}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    loaded = {name.rpartition(".")[2] for name in told.split()}
+    assert "plan" in loaded
+    assert not loaded & {
+        "apply",
+        "bundled",
+        "futures",
+        "image_build",
+        "logging",
+        "shutil",
+        "subprocess",
+        "tarfile",
+        "tempfile",
+        "zone_make",
+    }
+
+
 def test_check_mode_before_xen_predicts_that_everything_is_created(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(converge, "booted_into_xen", lambda: False)
     report = host.converge(_zone(), {"name": "db", "state": "absent"}, check=True)
@@ -607,14 +641,14 @@ def test_an_image_without_a_command_touches_nothing_of_its_zone(host: Host) -> N
 
 
 def test_a_full_disk_is_told_and_the_others_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
-    write = zone_files.write
+    write = zone_make.write
 
     def full(store: Any, definition: Any, *rest: Any) -> None:
         if definition.zone.name == "a":
             raise OSError(28, "No space left on device")
         write(store, definition, *rest)
 
-    monkeypatch.setattr(zone_files, "write", full)
+    monkeypatch.setattr(zone_make, "write", full)
     report = host.converge(_zone("a"), _zone("b"))
     assert report.failures == ["zone a: create: [Errno 28] No space left on device"]
     assert set(host.hypervisor.domains) == {"b"}
@@ -676,8 +710,8 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
     steps = ["hypervisor.stop", "hypervisor.undefine", "hypervisor.define", "hypervisor.start"]
     steps += [
         "zone_files.tidy",
-        "zone_files.write",
-        "zone_files.make_writable",
+        "zone_make.write",
+        "zone_make.make_writable",
         "zone_files.forget_record",
         "zone_files.remove",
         "network",
@@ -699,7 +733,7 @@ def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
         with monkeypatch.context() as patched:
             for step in steps:
                 where, _dot, name = step.partition(".")
-                target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "network": firewall}[where]
+                target: Any = {"hypervisor": host.hypervisor, "zone_files": zone_files, "zone_make": zone_make, "network": firewall}[where]
                 patched.setattr(target, name or "write_atomically", counted(getattr(target, name or "write_atomically")))
             try:
                 host.converge({**_zone(), **fields})

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
@@ -47,9 +47,9 @@ ACCEPTED = {
 
 @pytest.mark.parametrize("text", ACCEPTED)
 def test_accepted_reference(text: str) -> None:
-    reference = registry.parse_reference(text)
+    reference = references.parse_reference(text)
     assert reference.for_skopeo() == ACCEPTED[text]
-    assert registry.parse_reference(str(reference)) == reference
+    assert references.parse_reference(str(reference)) == reference
 
 
 REFUSED = {
@@ -81,16 +81,16 @@ REFUSED = {
 
 @pytest.mark.parametrize("text", REFUSED)
 def test_refused_reference(text: str) -> None:
-    with pytest.raises(registry.InvalidReference) as caught:
-        registry.parse_reference(text)
+    with pytest.raises(references.InvalidReference) as caught:
+        references.parse_reference(text)
     assert REFUSED[text] in str(caught.value)
     assert "accepted: [docker://]" in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["docker://bob:hunter2@r.example/a:1", "bob:hunter2@r.example/a", f"bob:hun@ter2@r.example/a@{DIGEST}"])
 def test_credentials_in_a_reference_are_refused_and_not_repeated(text: str) -> None:
-    with pytest.raises(registry.InvalidReference, match=r"credentials do not belong in a reference.*skopeo login") as caught:
-        registry.parse_reference(text)
+    with pytest.raises(references.InvalidReference, match=r"credentials do not belong in a reference.*skopeo login") as caught:
+        references.parse_reference(text)
     assert "ter2" not in str(caught.value)
 
 
@@ -108,7 +108,7 @@ def test_what_lets_somebody_in_is_taken_out_of_errors(said: str, monkeypatch: py
         raise CommandFailed(f"skopeo failed: {said}", said)
 
     monkeypatch.setattr(registry, "run", failing)
-    with pytest.raises(registry.ImageError) as caught:
+    with pytest.raises(references.ImageError) as caught:
         registry.resolve("r.example/a:1")
     assert SAID[said] in str(caught.value)
     assert "hunter2" not in str(caught.value)
@@ -123,7 +123,7 @@ def test_what_lets_somebody_in_is_taken_out_of_errors(said: str, monkeypatch: py
     ],
 )
 def test_what_a_tag_meant_is_asked_for_by_digest(text: str, expected: str) -> None:
-    assert registry.recorded(text, DIGEST) == expected
+    assert references.recorded(text, DIGEST) == expected
 
 
 def layout(directory: Path, architecture: str = "amd64", tag: str = "1") -> str:
@@ -204,17 +204,17 @@ def overwrite_index(content: bytes) -> Callable[[Path], None]:
     return do
 
 
-BROKEN: dict[str, tuple[Callable[[Path], None], type[registry.ImageError], str]] = {
+BROKEN: dict[str, tuple[Callable[[Path], None], type[references.ImageError], str]] = {
     "configuration changed": (damage(lambda content: content + b" ", 0), registry.DigestMismatch, "configuration sha256:.* has the digest"),
     "manifest changed": (damage(lambda content: content + b" ", 1), registry.DigestMismatch, "manifest sha256:.* has the digest"),
     "manifest missing": (edit_index(digest=DIGEST), registry.ImageNotFound, "blobs/sha256/0123.* cannot be read"),
     "path for a digest": (edit_index(digest="sha256:../../../etc/passwd"), registry.DigestMismatch, "is not a sha256 digest"),
     "no layout": (lambda directory: (directory / "index.json").unlink(), registry.ImageNotFound, "index.json cannot be read"),
-    "index is no JSON": (overwrite_index(b"{"), registry.ImageError, "is not JSON"),
-    "index is a list": (overwrite_index(b"[]"), registry.ImageError, "not a JSON object"),
+    "index is no JSON": (overwrite_index(b"{"), references.ImageError, "is not JSON"),
+    "index is a list": (overwrite_index(b"[]"), references.ImageError, "not a JSON object"),
     "huge index": (
         overwrite_index(b" " * 5_000_000),
-        registry.ImageError,
+        references.ImageError,
         "more than 4194304 bytes",
     ),
     "other tag": (
@@ -240,7 +240,7 @@ def test_image_of_another_architecture(tmp_path: Path) -> None:
         registry.resolve(f"oci:{tmp_path}/layout:1", "amd64")
 
 
-REASONS: dict[str, tuple[type[registry.ImageError], str]] = {
+REASONS: dict[str, tuple[type[references.ImageError], str]] = {
     "reading manifest 1 in r.example/a: received unexpected HTTP status: 500 Internal Server Error": (
         registry.RegistryUnreachable,
         "check its address",
@@ -263,15 +263,15 @@ REASONS: dict[str, tuple[type[registry.ImageError], str]] = {
     'Get \\"https://r.example/v2/\\": x509: certificate signed by unknown authority': (registry.RegistryUnreachable, "certs.d"),
     "reading manifest 1 in r.example/a: unauthorized: authentication required": (registry.CredentialsRefused, "skopeo login"),
     "reading manifest latest in docker.io/x/y: requested access to the resource is denied": (registry.CredentialsRefused, "skopeo login"),
-    "writing blob: storing blob to file: write /x: no space left on device": (registry.ImageError, "the disk is full"),
+    "writing blob: storing blob to file: write /x: no space left on device": (references.ImageError, "the disk is full"),
     "Error reading blob sha256:1: Digest did not match, expected sha256:1, got sha256:2": (registry.DigestMismatch, "damaged or tampered"),
     "Source image rejected: A signature was required, but no signature exists": (registry.SignatureRefused, "policy.json refuses it; sign"),
     "Source image rejected: Debian-local change: sigstore disabled": (
         registry.SignatureRefused,
         "use Debian 13 on the host, or GPG",
     ),
-    "Error loading trust policy: open /etc/containers/policy.json: no such file or directory": (registry.ImageError, "cannot be used"),
-    "something new": (registry.ImageError, "something new"),
+    "Error loading trust policy: open /etc/containers/policy.json: no such file or directory": (references.ImageError, "cannot be used"),
+    "something new": (references.ImageError, "something new"),
 }
 
 
@@ -284,7 +284,7 @@ def test_reason_of_a_failure(said: str, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(registry, "run", failing)
     kind, advice = REASONS[said]
-    with pytest.raises(registry.ImageError) as caught:
+    with pytest.raises(references.ImageError) as caught:
         registry.resolve("r.example/a:1")
     assert caught.type is kind
     assert str(caught.value).startswith("image r.example/a:1: ")

@@ -13,7 +13,7 @@ import made_up_host
 import pytest
 from made_up_host import Host, digest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, runtime, zone_files, zone_make
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, metadata, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.fields import Device, Healthcheck, Mount, Port, Secret
@@ -43,8 +43,8 @@ def _definition(zone: Zone = ZONE) -> Definition:
 
 def _write(host: Host, zone: Zone = ZONE) -> Path:
     kernel = kernels.deployed(host.store)["stable"]
-    zone_files.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store), SECRETS)
-    zone_files.make_writable(host.store, _definition(zone), fresh=False)
+    zone_make.write(host.store, _definition(zone), kernel, images.load(host.store, digest("1")), runtime.current(host.store), SECRETS)
+    zone_make.make_writable(host.store, _definition(zone), fresh=False)
     return host.store.zones / zone.name
 
 
@@ -246,7 +246,7 @@ def test_writing_again_keeps_what_the_zone_wrote(host: Host) -> None:
     _write(host)
     assert written.stat().st_ino == before
     assert host.commands == []
-    zone_files.make_writable(host.store, _definition(), fresh=True)
+    zone_make.make_writable(host.store, _definition(), fresh=True)
     assert written.stat().st_ino != before
     assert zone_files.read_record(host.store, _definition()) is None
 

@@ -16,7 +16,7 @@ import pytest
 import services
 import yaml
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, kernels, layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import image_build, kernel_deploy, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ringfence_demo import cli, server
@@ -69,7 +69,7 @@ def test_demo_images(
     for name, program, account in (("nginx", "usr/sbin/nginx", "www-data:"), ("redis", "usr/bin/redis-check-rdb", "redis:")):
         resolved = registry.resolve(references[name])
         assert references[name].endswith(f"@{resolved.digest}")
-        image = images.prepare(Store(tmp_path / "store"), resolved)
+        image = image_build.prepare(Store(tmp_path / "store"), resolved)
         assert f"\n{account}" in image.passwd
         assert image.sizes["filesystem"] < 60_000_000
         layout = registry.fetch(resolved, tmp_path / name)
@@ -78,8 +78,8 @@ def test_demo_images(
             assert layers.read_file(root, program, 50_000_000)
             assert layers.read_file(root, "bin/sh", 5_000_000) == layers.read_file(root, "usr/bin/busybox", 5_000_000)
 
-    declared = kernels.declare([{"name": name, "image": image} for name, image in written_kernels.items()])
-    deployed = kernels.converge(Store(tmp_path / "store"), declared, check=False).kernels
+    declared = kernel_deploy.declare([{"name": name, "image": image} for name, image in written_kernels.items()])
+    deployed = kernel_deploy.converge(Store(tmp_path / "store"), declared, check=False).kernels
     assert [(kernel["modes"], kernel["image"].endswith(f"@{kernel['digest']}")) for kernel in deployed] == [(["pv", "pvh"], True)] * 2
     assert [kernel["release"].split(".")[:2] for kernel in deployed] == [["6", "12"], ["6", "1"]]
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils import image_build, images, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ringfence_demo import server
@@ -168,7 +168,7 @@ def test_from_registry_to_file_system(port: int, store: Store, tmp_path: Path, m
         registry.resolve(f"{name}:1", "riscv64")
 
     assert images.find(store, f"{name}@{index}") is None
-    image = images.prepare(store, registry.resolve(f"{name}@{index}", "amd64"))
+    image = image_build.prepare(store, registry.resolve(f"{name}@{index}", "amd64"))
     assert listed(image.path) == {"etc/passwd": len(PASSWD), "etc/group": 10, "app/kept": 1, "app/new": 100_000}
     assert (image.digest, image.named_digest, image.filesystem) == (digest, index, "squashfs")
     assert (image.passwd, image.group) == (PASSWD, "root:x:0:\n")
@@ -219,7 +219,7 @@ def test_tampered_in_the_registry(what: str, port: int, store: Store, tmp_path: 
     content = stored.read_bytes()
     stored.write_bytes(content[:-1] + b" " if what == "layer" else content + b" ")
     with pytest.raises(registry.DigestMismatch):
-        images.prepare(store, registry.resolve(f"127.0.0.1:{port}/app@{manifest}", "amd64"))
+        image_build.prepare(store, registry.resolve(f"127.0.0.1:{port}/app@{manifest}", "amd64"))
     assert leftovers(store) == []
 
 
@@ -228,7 +228,7 @@ def test_archives(store: Store, tmp_path: Path) -> None:
     for transport in ("oci-archive", "docker-archive"):
         target = f"{transport}:{tmp_path}/{transport}.tar:app:1"
         subprocess.run(["skopeo", "copy", "--quiet", f"oci:{layout.directory}:amd64", target], check=True)
-        image = images.prepare(
+        image = image_build.prepare(
             store, registry.resolve(target if transport == "docker-archive" else f"oci-archive:{tmp_path}/oci-archive.tar")
         )
         assert (image.passwd, image.config["config"]["User"]) == (PASSWD, "redis")
@@ -240,14 +240,14 @@ def test_layout_that_changed_after_it_was_resolved(store: Store, tmp_path: Path)
     shutil.rmtree(tmp_path / "layout")
     Layout(tmp_path / "layout", stack=LAYERS[:1])
     with pytest.raises(registry.DigestMismatch, match="has changed while it was fetched"):
-        images.prepare(store, resolved)
+        image_build.prepare(store, resolved)
     assert leftovers(store) == []
 
 
 def test_same_image_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "bin"))
     resolved = registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64")
-    first, second = (images.prepare(Store(tmp_path / name), resolved) for name in ("one", "two"))
+    first, second = (image_build.prepare(Store(tmp_path / name), resolved) for name in ("one", "two"))
     assert first.path.read_bytes() == second.path.read_bytes()
     # The root directory has no entry in the layers; without our care it would have the time of day.
     done = subprocess.run(
@@ -259,7 +259,7 @@ def test_same_image_same_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_erofs_where_mkfs_reads_tar(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     script = 'case $1 in --help) echo "--tar=X --mkfs-time";; *) echo "$@" >&2; for last; do :; done; cat > "$last";; esac'
     monkeypatch.setenv("PATH", programs(tmp_path / "bin", mkfs_erofs=script))
-    image = images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    image = image_build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     assert image.filesystem == "erofs"
     with tarfile.open(image.path) as archive:
         assert sorted(archive.getnames()) == [".", "app", "app/kept", "app/new", "etc", "etc/group", "etc/passwd"]
@@ -267,7 +267,7 @@ def test_erofs_where_mkfs_reads_tar(store: Store, tmp_path: Path, monkeypatch: p
 
 def test_squashfs_where_mkfs_erofs_is_too_old(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", programs(tmp_path / "bin", mkfs_erofs='echo "usage: [options] FILE DIRECTORY" >&2; exit 1'))
-    image = images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    image = image_build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     assert (image.filesystem, image.path.read_bytes()[:4]) == ("squashfs", b"hsqs")
 
 
@@ -277,7 +277,7 @@ def test_no_program_for_a_file_system(store: Store, tmp_path: Path, monkeypatch:
     (path / "sqfstar").unlink()
     monkeypatch.setenv("PATH", str(path))
     with pytest.raises(RingfenceError, match=r"install erofs-utils 1\.8"):
-        images.prepare(store, resolved)
+        image_build.prepare(store, resolved)
     assert leftovers(store) == []
 
 
@@ -287,7 +287,7 @@ def test_failing_mkfs(reads: str, store: Store, tmp_path: Path, monkeypatch: pyt
     stack = (tar(big="x" * 3_000_000),)
     resolved = registry.resolve(f"oci:{Layout(tmp_path / 'layout', stack=stack).directory}:amd64", "amd64")
     with pytest.raises(RingfenceError, match="sqfstar failed with exit status 1: Write failed: No space left on device"):
-        images.prepare(store, resolved)
+        image_build.prepare(store, resolved)
     assert leftovers(store) == []
 
 
@@ -297,7 +297,7 @@ def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(layers, "uncompressed", full)
     with pytest.raises(RingfenceError, match=r"the disk below .*store is full; make room and run again"):
-        images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+        image_build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     assert leftovers(store) == []
 
 
@@ -312,7 +312,7 @@ def test_too_little_room(free: int, message: str, store: Store, tmp_path: Path, 
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(0, 0, free))
     with pytest.raises(RingfenceError, match=message):
-        images.prepare(store, resolved)
+        image_build.prepare(store, resolved)
     assert leftovers(store) == []
 
 
@@ -320,14 +320,14 @@ def test_hostile_layer(store: Store, tmp_path: Path) -> None:
     stack = (LAYERS[0], tar(**{"..__..__escaped": "x"}))
     resolved = registry.resolve(f"oci:{Layout(tmp_path / 'layout', stack=stack).directory}:amd64", "amd64")
     with pytest.raises(layers.LayerError, match=r"layer 2 of 2, entry '\.\./\.\./escaped'"):
-        images.prepare(store, resolved)
+        image_build.prepare(store, resolved)
     assert leftovers(store) == []
     assert not list(tmp_path.rglob("escaped"))
 
 
 @pytest.mark.parametrize("fault", ["missing", "no description", "broken description", "cut file"])
 def test_damaged_store(fault: str, store: Store, tmp_path: Path) -> None:
-    image = images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    image = image_build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     description = image.path.parent / "image.json"
     if fault == "missing":
         shutil.rmtree(image.path.parent)
@@ -343,7 +343,7 @@ def test_damaged_store(fault: str, store: Store, tmp_path: Path) -> None:
 
 
 def test_another_content_of_the_same_size_is_found(store: Store, tmp_path: Path) -> None:
-    image = images.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    image = image_build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
     assert images.is_whole(store, image.digest)
     with open(image.path, "r+b") as handle:
         handle.seek(2000)

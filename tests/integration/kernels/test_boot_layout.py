@@ -13,8 +13,9 @@ import pytest
 import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared, DeploymentFailed, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, DeploymentFailed, Kernel, converge, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 BUILT_IN = samples.config(**dict.fromkeys(REQUIRED.values(), "y"))

@@ -13,16 +13,9 @@ import pytest
 import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared, DeploymentFailed, Policy, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import OPTIONAL, REQUIRED
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import (
-    Declared,
-    DeploymentFailed,
-    Kernel,
-    Policy,
-    converge,
-    default,
-    deployed,
-)
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel, default, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 MakeImage = Callable[..., tuple[str, str]]

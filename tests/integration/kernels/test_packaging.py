@@ -13,8 +13,9 @@ import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils import kernel_image, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_modules import REQUIRED
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, converge, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 MakeDeb = Callable[..., kernel_image.DebianKernel]

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.ringfence.zones.plugins.module_utils import images, oci_layout, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, DeploymentFailed, converge, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils import image_build, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared, DeploymentFailed, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 MakeImage = Callable[..., tuple[str, str]]
@@ -200,8 +201,8 @@ def test_the_image_of_a_zone_is_held_to_the_same_policy(trust: Trust, tmp_path: 
     signed = trust.push(f"oci:{tmp_path}/image:1", "app:1", "--sign-by", "good@example")
     trust.use("gpg")
     with pytest.raises(registry.SignatureRefused, match=rf"image {unsigned}: .*policy\.json refuses it"):
-        images.prepare(Store(tmp_path / "store"), registry.resolve(unsigned))
-    assert images.prepare(Store(tmp_path / "store"), registry.resolve(signed)).config["config"] == {"Cmd": ["app"]}
+        image_build.prepare(Store(tmp_path / "store"), registry.resolve(unsigned))
+    assert image_build.prepare(Store(tmp_path / "store"), registry.resolve(signed)).config["config"] == {"Cmd": ["app"]}
 
 
 def test_a_policy_that_is_none_is_told(trust: Trust, make_image: MakeImage, tmp_path: Path) -> None:

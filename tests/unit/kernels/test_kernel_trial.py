@@ -11,10 +11,11 @@ from pathlib import Path
 import made_up_host
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor, kernel_trial, kernels, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils import hypervisor, kernel_deploy, kernel_trial, kernels, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel_trial import NAME, Trial
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Declared, Kernel, Names
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel, Names
 
 Guest = Callable[["Machine", str], None]
 
@@ -167,7 +168,7 @@ def test_an_interrupted_test_leaves_nothing(host: made_up_host.Host, machine: Ma
     _nothing_is_left(host, machine)
 
 
-def _converge(host: made_up_host.Host, *names: str, check: bool = False, **options: bool) -> kernels.Report:
+def _converge(host: made_up_host.Host, *names: str, check: bool = False, **options: bool) -> kernel_deploy.Report:
     known = kernels.names(host.store).kernels
     declared = [Declared(name, known[name].image) for name in names]
     chosen = {"prune": False, "test_boot": True, **options}
@@ -192,13 +193,13 @@ def test_what_a_killed_run_has_left_is_cleared_by_the_next(
 
 
 def test_without_xen_or_a_zone_base_nothing_is_booted(host: made_up_host.Host, machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[kernels.Policy] = []
+    made: list[kernel_deploy.Policy] = []
 
-    def remember(_store: object, _declared: object, policy: kernels.Policy, *, check: bool) -> kernels.Report:
+    def remember(_store: object, _declared: object, policy: kernel_deploy.Policy, *, check: bool) -> kernel_deploy.Report:
         made.append(policy)
-        return kernels.Report(check, Names(), Names(), [], [])
+        return kernel_deploy.Report(check, Names(), Names(), [], [])
 
-    monkeypatch.setattr(kernels, "converge", remember)
+    monkeypatch.setattr(kernel_deploy, "converge", remember)
     monkeypatch.setattr(kernel_trial, "Hypervisor", lambda: machine)
     for xen, test_boot, check in ((True, True, False), (False, True, False), (True, False, False), (True, True, True)):
         monkeypatch.setattr(kernel_trial, "booted_into_xen", lambda xen=xen: xen)

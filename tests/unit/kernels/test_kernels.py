@@ -10,17 +10,8 @@ import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.kernels import (
-    Declared,
-    Names,
-    Policy,
-    Target,
-    converge,
-    declare,
-    default,
-    deployed,
-    plan,
-)
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel_deploy import Declared, Policy, converge, declare, plan
+from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Names, Target, default, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 A, B = (f"sha256:{character * 64}" for character in "ab")

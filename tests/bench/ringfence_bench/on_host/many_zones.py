@@ -15,14 +15,15 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge, firewall, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import firewall, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import parse_zones
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ringfence_bench.on_host import no_change
 from ringfence_bench.on_host.floor import BARE, compared, list_domains
 
-_KERNEL, _IMAGE, _BASE = ("sha256:" + digit * 64 for digit in "abc")
+_IMAGE = no_change.IMAGE
+_KERNEL, _BASE = ("sha256:" + digit * 64 for digit in "ac")
 _RECORD = b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=0\n"
 _NODE = (
     "<cpu><mhz>1000</mhz><model>i686</model><active>2</active><nodes>1</nodes><sockets>1</sockets><cores>2</cores><threads>1</threads></cpu>"
@@ -30,19 +31,8 @@ _NODE = (
 )
 
 
-class _Host(Hypervisor):
-    """The test driver, which runs no Xen guests, with the guests of Xen."""
-
-    def modes(self) -> tuple[str, ...]:
-        super().modes()
-        return ("pv", "pvh")
-
-
 def main() -> None:
-    """Measure, or be the process that is measured."""
-    if sys.argv[1] == "converge":
-        _converge(Path(sys.argv[2]), int(sys.argv[3]))
-        return
+    """Measure."""
     rounds = int(sys.argv[1])
     with tempfile.TemporaryDirectory(prefix="ringfence-bench-") as directory:
         counts = [int(count) for count in sys.argv[2:]]
@@ -51,45 +41,16 @@ def main() -> None:
 
 def _measure(root: Path, count: int, rounds: int) -> dict[str, float]:
     _make(root, count)
-    converged = [sys.executable, __file__, "converge", str(root), str(count)]
-    bare = [sys.executable, "-c", BARE, _uri(root)]
-    _converge(root, count)
+    converged = [sys.executable, no_change.__file__, str(root), str(count)]
+    bare = [sys.executable, "-c", BARE, no_change.uri(root)]
+    no_change.run(root, count)
     return compared(
         rounds,
         converge=lambda: subprocess.run(converged, check=True),
         bare=lambda: subprocess.run(bare, check=True),
-        converge_call=lambda: _converge(root, count),
-        bare_call=lambda: list_domains(_uri(root)),
+        converge_call=lambda: no_change.run(root, count),
+        bare_call=lambda: list_domains(no_change.uri(root)),
     )
-
-
-def _converge(root: Path, count: int) -> None:
-    """One call of the module's library; what it would change is an error, for then something else is measured."""
-    setattr(converge, "Hypervisor", lambda: _Host(_uri(root)))  # noqa: B010
-    report = converge.converge(Store(root), _declared(count), {}, {}, converge.Policy(), check=False)
-    if report.changed or report.failures or len(report.zones) != count:
-        raise SystemExit(f"the converge of {count} zones was to change nothing: {report.zones[:1]} {report.failures[:3]}")
-
-
-def _uri(root: Path) -> str:
-    return f"test://{root}/node.xml"
-
-
-def _declared(count: int) -> list[dict[str, Any]]:
-    """Zones as they are in practice: a published port, variables, a limit."""
-    return [
-        {
-            "name": f"zone-{number}",
-            "image": f"registry.example/app@{_IMAGE}",
-            "virtualization": "pv",
-            "memory": "64MiB",
-            "environment": {"MODE": "production", "NUMBER": str(number)},
-            "ports": [f"{20000 + number}:80"],
-            "restart": "unless-stopped",
-            "networks": {"egress": [{"to": "10.0.0.0/8", "ports": [1883]}]},
-        }
-        for number in range(count)
-    ]
 
 
 def _make(root: Path, count: int) -> None:
@@ -98,7 +59,7 @@ def _make(root: Path, count: int) -> None:
     for path, content in _store_files().items():
         (root / path).parent.mkdir(parents=True, exist_ok=True)
         (root / path).write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
-    zones = parse_zones(_declared(count))
+    zones = parse_zones(no_change.declared(count))
     indices = {name: number for number, name in enumerate(sorted(zone.name for zone in zones), 1)}
     definitions = [Definition(zone, _IMAGE, _KERNEL, "pv", _BASE, indices[zone.name]) for zone in zones]
     domains = []

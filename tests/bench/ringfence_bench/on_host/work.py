@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel, images, network, runtime, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import channel, images, network, runtime, zone_make
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
@@ -113,7 +113,7 @@ def _printed(argv: Sequence[str], status: int, output: bytes, errors: bytes) -> 
 
 def _configuration(store: Store, definition: Definition) -> dict[str, Any]:
     image, base = images.load(store, definition.image), runtime.load(store, definition.runtime)
-    return configuration(zone_files.container(definition.zone, image, base), definition.zone.memory)
+    return configuration(zone_make.container(definition.zone, image, base), definition.zone.memory)
 
 
 def configuration(config: dict[str, Any], memory: int) -> dict[str, Any]:
