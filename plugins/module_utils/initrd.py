@@ -19,8 +19,7 @@ from pathlib import Path, PurePosixPath
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 MODULES = "modules"
-"""The directory of the modules in the initial file system; the file ``order`` in it names them, one a line, in load order, with their
-arguments."""
+"""A file of the initial file system that names the modules for modprobe, in load order, on one line."""
 
 XVDA = (202, 0)
 """Linux's numbers of Xen's first virtual disk (devices.txt)."""
@@ -65,25 +64,31 @@ def cpio_archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(parts) + _record(0, Entry("TRAILER!!!", 0))
 
 
-def build_initrd(kernel: Path, guest_files: Mapping[str, bytes | Path], modules: Mapping[str, str]) -> bytes:
+def build_initrd(kernel: Path, release: str, guest_files: Mapping[str, bytes | Path], modules: Mapping[str, str]) -> bytes:
     """The initial file system of a zone: the guest's files, and the kernel's modules in load order. The same input gives the same bytes.
 
+    The modules lie where modprobe looks for them, for it loads all with one process, and insmod takes one for each.
+
     :param kernel: a deployed kernel's directory (``kernels.Kernel.directory``).
+    :param release: what ``uname -r`` says in that kernel.
     :param guest_files: by path in the zone its content, or a file or symbolic link of the host to copy. Content that the kernel
         could execute is executable; a file keeps whether it is.
     :param modules: the file names of the modules to bring along, in load order (``kernels.Kernel.load_order()``), each with its arguments.
     """
+    place = f"lib/modules/{release}"
+    names = {file: file.partition(".")[0] for file in modules}
+    # The order says what modules.dep is for.
+    tables = {
+        MODULES: f"{' '.join(names.values())}\n",
+        f"{place}/modules.dep": "".join(f"{file}:\n" for file in modules),
+        "etc/modprobe.conf": "".join(f"options {names[file]} {arguments}\n" for file, arguments in modules.items() if arguments),
+    }
     entries = [_guest_file(path, source) for path, source in guest_files.items()]
-    entries += [Entry(f"{MODULES}/{name}", stat.S_IFREG | 0o644, (kernel / "modules" / name).read_bytes()) for name in modules]
-    entries.append(Entry(f"{MODULES}/order", stat.S_IFREG | 0o644, module_order(modules)))
+    entries += [Entry(f"{place}/{file}", stat.S_IFREG | 0o644, (kernel / "modules" / file).read_bytes()) for file in modules]
+    entries += [Entry(path, stat.S_IFREG | 0o644, text.encode()) for path, text in tables.items()]
     # Linux opens it as the standard streams of /init before anything could create it.
     entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
     return cpio_archive(entries)
-
-
-def module_order(modules: Mapping[str, str]) -> bytes:
-    """The content of a file ``order``."""
-    return "".join(f"{name} {arguments}".rstrip() + "\n" for name, arguments in modules.items()).encode()
 
 
 def _guest_file(path: str, source: bytes | Path) -> Entry:

@@ -51,9 +51,8 @@ fail() {{
     $busybox sleep 1
     $busybox poweroff -f
 }}
-while read -r module arguments; do
-    $busybox insmod "/modules/$module" $arguments || fail "module $module cannot be loaded"
-done </modules/order
+read -r modules </modules
+[ -z "$modules" ] || $busybox modprobe -a $modules || fail "the modules $modules cannot be loaded"
 tries=0
 until $busybox mount -t {filesystem} -o ro /dev/xvda /base 2>/dev/null; do
     tries=$((tries + 1))
@@ -173,4 +172,4 @@ def _initrd(kernel: Kernel, base: Runtime, token: str) -> bytes:
         Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
         Entry("dev/xvda", stat.S_IFBLK | 0o600, device=XVDA),
     ]
-    return build_initrd(kernel.directory, guest, modules) + cpio_archive(own)
+    return build_initrd(kernel.directory, kernel.release, guest, modules) + cpio_archive(own)

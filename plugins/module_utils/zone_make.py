@@ -18,7 +18,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, driver_arguments
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
-from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive, module_order
+from ansible_collections.ringfence.zones.plugins.module_utils.initrd import XVDA, Entry, build_initrd, cpio_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import (
     health,
@@ -93,8 +93,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     needs += devices.modules(device.source for device in definition.zone.devices)
     channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
     boots = {module: driver_arguments(module) for module in kernel.load_order(needs)}
-    later = {module: "" for module in kernel.load_order(channel) if module not in boots}
-    common = build_initrd(kernel.directory, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
+    later = [module for module in kernel.load_order(channel) if module not in boots]
+    common = build_initrd(kernel.directory, kernel.release, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
     name, _colon, limit = definition.zone.restart.partition(":")
     settings = {
         "BASE_FILESYSTEM": runtime.filesystem,
@@ -124,7 +124,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         if check
         else b"",
         "fstab": _FSTAB.format(image=image.filesystem).encode(),
-        "modules/order": module_order(later),
+        "modules/order": "".join(f"{module}\n" for module in later).encode(),
         "record/state": b"starting\n",
         "record/exit": b"-\n",
         "record/restarts": b"0\n",

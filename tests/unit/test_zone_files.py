@@ -71,8 +71,10 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
         "init": 0o755,
         "bin/busybox": 0o755,
         "bin/sh": 0o755,
-        "modules/xen-netfront.ko": 0o644,
-        "modules/order": 0o644,
+        "modules": 0o644,
+        "etc/modprobe.conf": 0o644,
+        "lib/modules/6.12-stable/modules.dep": 0o644,
+        "lib/modules/6.12-stable/xen-netfront.ko": 0o644,
         "zone/settings": 0o600,
         "zone/config.json": 0o600,
         "zone/fstab": 0o600,
@@ -92,7 +94,8 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
     }
     assert files["init"][1] == b"#!boot e"
     assert files["bin/sh"] == files["bin/busybox"]
-    assert files["modules/order"][1] == b"xen-netfront.ko max_queues=1\n"
+    assert files["modules"][1] == b"xen-netfront\n"
+    assert files["etc/modprobe.conf"][1] == b"options xen-netfront max_queues=1\n"
     # What only the channel needs is loaded when the container runs.
     assert files["zone/modules/order"][1] == b"gntdev.ko\n"
     assert b"/dev/xvdb /image erofs ro 0 0\n" in files["zone/fstab"][1]
@@ -122,8 +125,8 @@ def test_the_drivers_of_declared_devices_are_loaded_before_the_container_begins(
     nodes = ("/dev/fuse", "/dev/kmsg", "/dev/net/tun")
     zone = dataclasses.replace(ZONE, devices=tuple(Device(node, node) for node in nodes))
     files = _unpacked(_initrd(_write(host, zone)), tmp_path / "unpacked")
-    assert files["modules/order"][1] == b"xen-netfront.ko max_queues=1\ntun.ko\n"
-    assert files["modules/tun.ko"][1] == b"tun"
+    assert files["modules"][1] == b"xen-netfront tun\n"
+    assert files["lib/modules/6.12-stable/tun.ko"][1] == b"tun"
     assert files["zone/modules/order"][1] == b"gntdev.ko\n"
     assert [node["path"] for node in json.loads(files["zone/config.json"][1])["linux"]["devices"]] == list(nodes)
 

@@ -29,7 +29,7 @@ def _kernel(tmp_path: Path) -> Path:
 
 def _content(archive: bytes, path: str, tmp_path: Path) -> bytes:
     into = tmp_path / "unpacked"
-    into.mkdir()
+    into.mkdir(exist_ok=True)
     subprocess.run(["cpio", "--extract", "--make-directories", "--quiet", path], input=archive, cwd=into, check=True)
     return (into / path).read_bytes()
 
@@ -41,7 +41,7 @@ def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path
     shell = tmp_path / "sh"
     shell.symlink_to("busybox")
     guest: dict[str, bytes | Path] = {"init": b"#!/bin/sh\n", "etc/motd": b"hello", "bin/busybox": busybox, "bin/sh": shell}
-    archive = build_initrd(_kernel(tmp_path), guest, {"b.ko": "", "a.ko": "queues=1 ring=0"})
+    archive = build_initrd(_kernel(tmp_path), "6.1", guest, {"b.ko": "", "a.ko": "queues=1 ring=0"})
     entries = _list(archive)
     assert [f"{words[0]} {words[-1]}" for words in entries] == [
         "drwxr-xr-x bin",
@@ -50,22 +50,28 @@ def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path
         "drwxr-xr-x dev",
         "crw------- dev/console",
         "drwxr-xr-x etc",
+        "-rw-r--r-- etc/modprobe.conf",
         "-rw-r--r-- etc/motd",
         "-rwxr-xr-x init",
-        "drwxr-xr-x modules",
-        "-rw-r--r-- modules/a.ko",
-        "-rw-r--r-- modules/b.ko",
-        "-rw-r--r-- modules/order",
+        "drwxr-xr-x lib",
+        "drwxr-xr-x lib/modules",
+        "drwxr-xr-x lib/modules/6.1",
+        "-rw-r--r-- lib/modules/6.1/a.ko",
+        "-rw-r--r-- lib/modules/6.1/b.ko",
+        "-rw-r--r-- lib/modules/6.1/modules.dep",
+        "-rw-r--r-- modules",
     ]
     assert {(words[2], words[3]) for words in entries} == {("0", "0")}
     assert entries[4][4:6] == ["5,", "1"]
-    assert _content(archive, "modules/order", tmp_path) == b"b.ko\na.ko queues=1 ring=0\n"
+    assert _content(archive, "modules", tmp_path) == b"b a\n"
+    assert _content(archive, "lib/modules/6.1/modules.dep", tmp_path) == b"b.ko:\na.ko:\n"
+    assert _content(archive, "etc/modprobe.conf", tmp_path) == b"options a queues=1 ring=0\n"
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
     kernel = _kernel(tmp_path)
-    first = build_initrd(kernel, {"init": b"#!", "etc/a": b"a"}, {"a.ko": ""})
-    assert build_initrd(kernel, {"etc/a": b"a", "init": b"#!"}, {"a.ko": ""}) == first
+    first = build_initrd(kernel, "6.1", {"init": b"#!", "etc/a": b"a"}, {"a.ko": ""})
+    assert build_initrd(kernel, "6.1", {"etc/a": b"a", "init": b"#!"}, {"a.ko": ""}) == first
 
 
 def test_another_archive_can_follow() -> None:
