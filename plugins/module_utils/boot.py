@@ -67,6 +67,7 @@ _PACKAGES = (
     "busybox-static",
     "crun",
     "golang-github-containers-common",
+    "python3-seccomp",
     "dropbear-bin",
     "e2fsprogs",
     "ucspi-unix",

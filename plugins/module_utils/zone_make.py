@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import shlex
@@ -12,7 +13,7 @@ import stat
 from collections.abc import Mapping
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import devices, network, zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils import devices, network, seccomp_filter, zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.channel import CONTAINER
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, driver_arguments
@@ -95,6 +96,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     boots = {module: driver_arguments(module) for module in kernel.load_order(needs)}
     later = [module for module in kernel.load_order(channel) if module not in boots]
     common = build_initrd(kernel.directory, kernel.release, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
+    config = container(definition.zone, image, runtime)
+    config["annotations"] = {seccomp_filter.ANNOTATION: base64.b64encode(seccomp_filter.compiled(config["linux"]["seccomp"])).decode()}
     name, _colon, limit = definition.zone.restart.partition(":")
     settings = {
         "BASE_FILESYSTEM": runtime.filesystem,
@@ -118,7 +121,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     hosts += [(address, host) for host, address in {**definition.peers, **zone.extra_hosts}.items()]
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
-        "config.json": json.dumps(container(zone, image, runtime)).encode(),
+        "config.json": json.dumps(config).encode(),
         # Sourced by its init, so it is one command of a shell.
         "health": f"exec {shlex.join(['crun', 'exec', '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode()
         if check

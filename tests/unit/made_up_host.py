@@ -21,6 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import (
     images,
     references,
     registry,
+    seccomp_filter,
     zone_make,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
@@ -305,6 +306,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(firewall, "run", host.run)
     monkeypatch.setattr(firewall, "has_table", lambda _family, _name: host.table is not None)
     monkeypatch.setattr(zone_make, "run", host.run)
+    monkeypatch.setattr(seccomp_filter, "compiled", lambda _rules: b"program")
     monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)
     monkeypatch.setattr(image_build, "prepare", host.prepare)

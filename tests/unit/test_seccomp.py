@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.ringfence.zones.plugins.module_utils import seccomp_filter
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.seccomp import rules
 
 
@@ -59,3 +61,9 @@ def test_arguments_and_errors_of_a_rule_are_kept() -> None:
 )
 def test_a_rule_may_ask_for_capabilities_and_processors(conditions: dict[str, Any], capabilities: set[str], applies: bool) -> None:
     assert bool(rules(_profile(_entry("bpf", **conditions)), capabilities)["syscalls"]) is applies
+
+
+def test_a_host_without_the_library_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(seccomp_filter, "seccomp", None)
+    with pytest.raises(RingfenceError, match=r"^python3-seccomp is not installed on this host; apply the role"):
+        seccomp_filter.compiled(rules(_profile(), ()))

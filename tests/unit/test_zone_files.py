@@ -99,7 +99,9 @@ def test_the_initrd_has_what_the_zone_boots_from_and_its_configuration(host: Hos
     # What only the channel needs is loaded when the container runs.
     assert files["zone/modules/order"][1] == b"gntdev.ko\n"
     assert b"/dev/xvdb /image erofs ro 0 0\n" in files["zone/fstab"][1]
-    assert json.loads(files["zone/config.json"][1]) == runtime_config(ZONE, {"Cmd": ["serve"]}, "", "", made_up_host.PROFILE)
+    config = runtime_config(ZONE, {"Cmd": ["serve"]}, "", "", made_up_host.PROFILE)
+    # In base64: "program".
+    assert json.loads(files["zone/config.json"][1]) == {**config, "annotations": {"run.oci.seccomp_bpf_data": "cHJvZ3JhbQ=="}}
     assert files["zone/etc/hostname"][1] == b"web\n"
     assert files["zone/etc/hosts"][1] == b"127.0.0.1\tlocalhost\n::1\tlocalhost\n198.18.1.44\tweb\n"
     assert {"base", "zone", "zone/root", "zone/data", "zone/disks"} <= {
