@@ -27,6 +27,7 @@ _GRUB_ENVIRONMENT = Path("/boot/grub/grubenv")
 _MARKER = Path(boot.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / boot.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MIB = 1024 * 1024
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
@@ -77,9 +78,14 @@ def arm(options: boot.Options, *, reboot: bool, check: bool) -> Outcome:
 
     A Xen that is trusted already is left as it is until a reboot is allowed.
 
-    :raises RingfenceError: when GRUB does not get the entry.
+    :raises RingfenceError: when GRUB does not get the entry, or a trial has failed and :func:`confirm` was not reached to tell of it.
     """
     running = _running()
+    marker = _read_marker()
+    if marker and not running.in_xen and marker["boot"] != _boot_id():
+        if not check:
+            _disarm()
+        raise RingfenceError(_fallback_report(marker))
     pending = boot.reasons_to_reboot(running, options)
     if pending and _xen_is_trusted() and not reboot:
         return Outcome(pending=pending)
@@ -143,6 +149,7 @@ def _arm_trial(options: boot.Options) -> None:
     entries = _entries()
     marker = {
         "armed_at": time.time(),
+        "boot": _boot_id(),
         "xen": entries.xen_command_line,
         "dom0": entries.dom0_command_line,
         "default_route": _has_default_route(),
@@ -251,6 +258,11 @@ def _read_marker() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return marker
+
+
+def _boot_id() -> str:
+    """What names this boot of the machine, whatever its clock says."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def _has_default_route() -> bool:

@@ -77,6 +77,7 @@ def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     world = World(tmp_path)
     (tmp_path / "grub.cfg").write_text(LINUX_ENTRY)
     (tmp_path / "grubenv").write_text("# GRUB Environment Block\n")
+    (tmp_path / "boot_id").write_text("first\n")
 
     class Libvirt:
         def __init__(self) -> None:
@@ -88,6 +89,7 @@ def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
     monkeypatch.setattr(xen_host, "_GRUB_CFG", tmp_path / "grub.cfg")
     monkeypatch.setattr(xen_host, "_GRUB_ENVIRONMENT", tmp_path / "grubenv")
+    monkeypatch.setattr(xen_host, "_BOOT_ID", tmp_path / "boot_id")
     monkeypatch.setattr(xen_host, "_MARKER", tmp_path / "etc/trial.json")
     monkeypatch.setattr(xen_host, "_TIMER_LINK", tmp_path / "wants/trial.timer")
     monkeypatch.setattr(xen_host, "run", world.run)
@@ -210,6 +212,19 @@ def test_a_trial_whose_play_was_killed_is_confirmed_by_the_next(world: World) ->
     world.boot_xen(OPTIONS)
     outcome = xen_host.arm(OPTIONS, reboot=True, check=False)
     assert (outcome.armed, outcome.unconfirmed) == (False, True)
+
+
+@pytest.mark.parametrize("reboot", [True, False])
+def test_a_trial_that_failed_after_its_play_is_told_of_before_there_is_another(world: World, reboot: bool) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert xen_host.arm(OPTIONS, reboot=True, check=False).armed, "the machine has not been rebooted yet"
+    (world.root / "boot_id").write_text("second\n")
+    world.journal = {"boots": b""}
+    for check in (True, False):
+        with pytest.raises(RingfenceError, match="the trial boot into Xen failed"):
+            xen_host.arm(OPTIONS, reboot=reboot, check=check)
+    assert not (world.root / "etc/trial.json").exists()
+    assert xen_host.arm(OPTIONS, reboot=reboot, check=False).armed == reboot
 
 
 @pytest.mark.parametrize(
