@@ -10,6 +10,9 @@ import yaml
 from tree import ROOT
 
 ACTION_GROUP = "zones"
+SHARED_OPTIONS = "ringfence.zones.host"
+"""The documentation fragment with the options that all modules of the group have; a module without them refuses their defaults."""
+
 PREFIX = "ringfence_"
 """What the name of every role variable begins with; the roles work on one set of declarations."""
 
@@ -51,11 +54,16 @@ def _typed(value: object) -> str:
 
 
 def action_group_problems(root: Path) -> list[str]:
-    """Return where the action group of ``meta/runtime.yml`` and the modules of the collection in ``root`` disagree."""
+    """Return where the action group of ``meta/runtime.yml`` and the modules in ``root`` that have the options of all of them disagree."""
     listed = _load(root / "meta" / "runtime.yml").get("action_groups", {}).get(ACTION_GROUP, [])
-    modules = sorted(path.stem for path in (root / "plugins" / "modules").glob("*.py"))
+    sources = {path.stem: path.read_text(encoding="utf-8") for path in sorted((root / "plugins" / "modules").glob("*.py"))}
+    modules = [name for name, source in sources.items() if f"  - {SHARED_OPTIONS}\n" in source]
     problems = [f"meta/runtime.yml: module {name} is not in the action group {ACTION_GROUP}" for name in modules if name not in listed]
-    problems += [f"meta/runtime.yml: {name}, in the action group {ACTION_GROUP}, is no module" for name in listed if name not in modules]
+    problems += [
+        f"meta/runtime.yml: {name}, in the action group {ACTION_GROUP}, is no module with the options of {SHARED_OPTIONS}"
+        for name in listed
+        if name not in modules
+    ]
     return problems
 
 

@@ -60,14 +60,16 @@ def test_role_without_specification_is_reported(tmp_path: Path) -> None:
     ]
 
 
-def test_action_group_holds_every_module_and_nothing_else(tmp_path: Path) -> None:
+def test_action_group_holds_every_module_with_its_options_and_nothing_else(tmp_path: Path) -> None:
     (tmp_path / "meta").mkdir()
-    (tmp_path / "meta" / "runtime.yml").write_text("action_groups: {zones: [kernels, gone]}\n", encoding="utf-8")
+    (tmp_path / "meta" / "runtime.yml").write_text("action_groups: {zones: [kernels, gone, alone]}\n", encoding="utf-8")
     modules = tmp_path / "plugins" / "modules"
     modules.mkdir(parents=True)
     for name in ("kernels", "zones"):
-        (modules / f"{name}.py").touch()
+        (modules / f"{name}.py").write_text("extends_documentation_fragment:\n  - ringfence.zones.host\n", encoding="utf-8")
+    (modules / "alone.py").write_text("extends_documentation_fragment:\n  - ringfence.zones.host.platform\n", encoding="utf-8")
     assert action_group_problems(tmp_path) == [
         "meta/runtime.yml: module zones is not in the action group zones",
-        "meta/runtime.yml: gone, in the action group zones, is no module",
+        "meta/runtime.yml: gone, in the action group zones, is no module with the options of ringfence.zones.host",
+        "meta/runtime.yml: alone, in the action group zones, is no module with the options of ringfence.zones.host",
     ]
