@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import time
 from collections.abc import Callable, Collection, Mapping
 
@@ -30,7 +29,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.images import Imag
 from ansible_collections.ringfence.zones.plugins.module_utils.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.plan import (
     CREATE,
-    KEEP,
     LIVE,
     RECREATE,
     REMOVE,
@@ -102,12 +100,6 @@ class Apply:
         """
         definition = step.definition
         before = observed.definition if observed and observed.active else None
-        if step.action == KEEP:
-            if before and zone_files.read_record(self.store, before) is None:
-                self._await_start(before)  # An earlier run was killed before it knew.
-            for path in observed.stale if observed else ():
-                os.unlink(path)
-            return
         if step.action in (REMOVE, RECREATE, RESTART):
             # As it was when the zone was started; its init ends the container after that time.
             grace = (step.before or {}).get("stop_grace_period", Zone.stop_grace_period)
@@ -194,7 +186,7 @@ class Apply:
         self._define(definition, parts)
         zone_files.forget_record(self.store, definition)
         self.hypervisor.start(definition.zone.name)
-        self._await_start(definition)
+        self.await_start(definition)
 
     def _take_back(self, step: Step, before: Definition, error: str) -> None:
         """Start the zone as it was; what failed is written down, so that it is not tried again and again."""
@@ -207,7 +199,7 @@ class Apply:
             refusals.remember(self.store, step.definition, error)
         raise TakenBack(f"{error}; the zone runs as before")
 
-    def _await_start(self, definition: Definition) -> None:
+    def await_start(self, definition: Definition) -> None:
         """Return when the container has been started, and is healthy if it is checked; a zone that ended already has run."""
         try:
             self._watch(definition)

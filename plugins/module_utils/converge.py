@@ -308,19 +308,22 @@ class _Converge:
         missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
         if missing:
             return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
+        now = observed.get(step.name)
         try:
-            if self._acts(step, observed.get(step.name)):
-                self.apply.carry_out(step, observed.get(step.name))
+            if step.changes:
+                self.apply.carry_out(step, now)
+            elif now:
+                self._complete(now)
         except (RingfenceError, OSError) as error:
             return error
         return None
 
-    def _acts(self, step: Step, observed: Observed | None) -> bool:
-        """Whether a step does anything. For a zone that stays it does what an earlier run left undone because it was killed."""
-        if step.changes or observed is None:
-            return step.changes
-        unknown = observed.active and observed.definition and zone_files.read_record(self.store, observed.definition) is None
-        return bool(unknown or observed.stale)
+    def _complete(self, zone: Observed) -> None:
+        """Do for a zone that stays what an earlier run left undone because it was killed."""
+        if zone.active and zone.definition and zone_files.read_record(self.store, zone.definition) is None:
+            self.apply.await_start(zone.definition)
+        for path in zone.stale:
+            os.unlink(path)
 
     def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
         """Load the rules of a host on which these steps have been taken; whether others were loaded."""
