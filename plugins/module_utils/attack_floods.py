@@ -55,7 +55,7 @@ def load(zones: Zones, token: str) -> list[Attempt]:
     idle = [_watched(peer, _idle)]
     for kind in _LEAST:
         watched = _watched(peer, functools.partial(_flood, zones, token, kind))
-        floods[kind] = next(iter(watched.said["flood"].values()))[1], watched
+        floods[kind] = _amount(watched.said), watched
     idle.append(_watched(peer, _idle))
     # What else happens on this machine, or on the one that emulates it, is no zone's doing.
     usual = max(statistics.median(watched.delays) for watched in idle)
@@ -72,6 +72,11 @@ def _flood(zones: Zones, token: str, kind: str) -> dict[str, Told]:
     }
     parameters = {"kind": kind, "seconds": _SECONDS, "target": targets.get(kind, "")}
     return zones.inside(name, [escaping(token), ("flood", parameters)], timeout=_SECONDS + 12 * _PATIENCE)
+
+
+def _amount(said: dict[str, Told]) -> str:
+    """How much a flood was, by what its program says."""
+    return next(iter(said["flood"].values()))[1]
 
 
 def _judged(kind: str, amount: str, watched: _Watched, usual: float) -> list[Attempt]:
@@ -94,7 +99,7 @@ def console(zones: Zones, token: str) -> list[Attempt]:
     _flood(zones, token, "console")
     grown = _console_size(first) - before
     file = {"kind": "console", "seconds": 1, "target": "/attack/console"}
-    elsewhere = next(iter(zones.control([("flood", file)])["flood"].values()))[1]
+    elsewhere = _amount(zones.control([("flood", file)]))
     (zones.directory / "control" / "rootfs" / "attack" / "console").unlink(missing_ok=True)
     raw = console_end(first, 4096)
     shown = "\n".join(zonectl.lines_of(console_log(first), 20, follow=False))
