@@ -18,15 +18,15 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "build"))
 
-from ansible_collections.ringfence.zones.plugins.module_utils import advisory_table  # noqa: E402
-from ansible_collections.ringfence.zones.plugins.module_utils.advisories import (  # noqa: E402
+from ansible_collections.ringfence.zones.plugins.module_utils.verify import advisory_table  # noqa: E402
+from ansible_collections.ringfence.zones.plugins.module_utils.verify.advisories import (  # noqa: E402
     Advisory,
     Entry,
     compare_versions,
     parse_changelog,
 )
 
-TABLE = ROOT / "plugins/module_utils/advisory_table.py"
+TABLE = ROOT / "plugins/module_utils/verify/advisory_table.py"
 SUITES = {"12": "bookworm", "13": "trixie"}
 OLDEST = 425
 """Older advisories were fixed before the first Xen of the oldest release that the collection supports."""

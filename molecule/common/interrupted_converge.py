@@ -36,7 +36,7 @@ sys.path.insert(0, "/usr/lib/ringfence/python")
 
 import libvirt
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 

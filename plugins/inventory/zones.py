@@ -73,7 +73,7 @@ from ansible.utils.unsafe_proxy import wrap_var
 from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import NAME
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import NAME
 
 _ZONECTL = "/usr/local/sbin/zonectl"
 

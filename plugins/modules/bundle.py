@@ -137,8 +137,8 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_collect, debian_archive
-from ansible_collections.ringfence.zones.plugins.module_utils.bundle_manifest import Manifest
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import Manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 
@@ -158,7 +158,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     params = module.params
-    declared = bundle_collect.Declared(
+    declared = collect.Declared(
         params["images"],
         params["suites"],
         params["packages"],
@@ -167,7 +167,7 @@ def main() -> None:
     )
     since = Path(params["since"]) if params["since"] else None
     try:
-        report = bundle_collect.collect(Path(params["directory"]).absolute(), declared, since, check=module.check_mode)
+        report = collect.collect(Path(params["directory"]).absolute(), declared, since, check=module.check_mode)
     except RingfenceError as error:
         module.fail_json(msg=str(error))
     files = report.after.files.values()

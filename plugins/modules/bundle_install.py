@@ -89,10 +89,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import bundle_install
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import install
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release
-from ansible_collections.ringfence.zones.plugins.module_utils.registry import host_architecture
+from ansible_collections.ringfence.zones.plugins.module_utils.image.registry import host_architecture
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
@@ -112,7 +112,7 @@ def main() -> None:
     store = Store(Path(module.params["store"]))
     suite = os_release().get("VERSION_CODENAME", "")
     try:
-        report = bundle_install.install(store, Path(module.params["source"]), digest, suite, host_architecture(), check=module.check_mode)
+        report = install.install(store, Path(module.params["source"]), digest, suite, host_architecture(), check=module.check_mode)
     except RingfenceError as error:
         module.fail_json(msg=str(error))
     module.exit_json(

@@ -138,11 +138,11 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernel_image
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package
 
 
-def _digests(published: kernel_image.Published | None) -> dict[str, str | None]:
+def _digests(published: package.Published | None) -> dict[str, str | None]:
     return {"digest": published.digest, "index": published.index} if published else {"digest": None}
 
 
@@ -161,11 +161,11 @@ def main() -> None:
     )
     deb = module.params["deb"]
     try:
-        source = kernel_image.from_file(Path(deb)) if deb else kernel_image.from_apt(module.params["package"])
-        outcome = kernel_image.package(source, module.params["destination"], module.params["flavor"], check=module.check_mode)
+        source = package.from_file(Path(deb)) if deb else package.from_apt(module.params["package"])
+        outcome = package.package(source, module.params["destination"], module.params["flavor"], check=module.check_mode)
     except RingfenceError as error:
         module.fail_json(msg=str(error))
-    result = kernel_image.result(source, outcome)
+    result = package.result(source, outcome)
     unknown = f"of {source.package} {source.version}, known when it is packaged"
     module.exit_json(
         **result,

@@ -170,8 +170,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernel_deploy, kernel_trial
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import kernel_trial
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import deploy
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
@@ -198,7 +199,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     try:
-        declared = kernel_deploy.declare(module.params["kernels"])
+        declared = deploy.declare(module.params["kernels"])
         report = kernel_trial.converge(
             Store(Path(module.params["store"])),
             declared,
@@ -208,7 +209,7 @@ def main() -> None:
             timeout=module.params["test_boot_timeout"],
             check=module.check_mode,
         )
-    except kernel_deploy.DeploymentFailed as error:
+    except deploy.DeploymentFailed as error:
         module.fail_json(msg=str(error), changed=bool(error.stored), stored=error.stored)
     except RingfenceError as error:
         module.fail_json(msg=str(error))

@@ -88,11 +88,12 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import host_files, zone_base
+from ansible_collections.ringfence.zones.plugins.module_utils import host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import base
 
 _LIBRARY = "/usr/lib/ringfence/python/ansible_collections/ringfence/zones/plugins/module_utils"
 
@@ -126,7 +127,7 @@ def main() -> None:
     try:
         changes = host_files.outdated(files)
         renewed = host_files.outdated(library)
-        before, after = zone_base.compose(store, module.params["scripts"], check=module.check_mode)
+        before, after = base.compose(store, module.params["scripts"], check=module.check_mode)
         if not module.check_mode:
             host_files.write([*library, *files])
     except RingfenceError as error:

@@ -149,9 +149,12 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import attack, attack_result, boot, verify, verify_observe
+from ansible_collections.ringfence.zones.plugins.module_utils.attack import result
+from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.verify import attack, observe
+from ansible_collections.ringfence.zones.plugins.module_utils.verify import promises as verify
 
 _TRIAL_TIMEOUT = 600
 """The default; no promise depends on it."""
@@ -172,16 +175,16 @@ def main() -> None:
     )
     given = module.params
     try:
-        options = boot.parse_options(given["dom0_memory"], given["dom0_cpus"], given["xen_options"], _TRIAL_TIMEOUT)
+        options = decisions.parse_options(given["dom0_memory"], given["dom0_cpus"], given["xen_options"], _TRIAL_TIMEOUT)
     except RingfenceError as error:
         module.fail_json(msg=str(error))
-    promises = set(attack_result.TESTED if given["promises"] is None else given["promises"])
-    unknown = sorted(promises - set(attack_result.TESTED))
+    promises = set(result.TESTED if given["promises"] is None else given["promises"])
+    unknown = sorted(promises - set(result.TESTED))
     if unknown:
-        accepted = ", ".join(map(str, attack_result.TESTED))
+        accepted = ", ".join(map(str, result.TESTED))
         module.fail_json(msg=f"promises: {', '.join(map(str, unknown))} cannot be attacked; accepted: {accepted}")
     store = Store(Path(given["store"]))
-    facts = verify_observe.observe(store, options)
+    facts = observe.observe(store, options)
     attacks = None
     if given["depth"] == "attack":
         refused = "the module runs in check mode" if module.check_mode else None if facts.in_xen else "this host is not booted into Xen"

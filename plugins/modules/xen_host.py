@@ -122,7 +122,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot, xen_host
+from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions, xen_host
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 
 
@@ -141,7 +141,7 @@ def main() -> None:
     )
     declared = {name: module.params[name] for name in ("dom0_memory", "dom0_cpus", "xen_options", "trial_timeout")}
     try:
-        outcome = _step(module, boot.parse_options(**declared))
+        outcome = _step(module, decisions.parse_options(**declared))
     except InvalidDeclaration as error:
         module.fail_json(msg="nothing was changed: " + "; ".join(error.problems), problems=error.problems)
     except RingfenceError as error:
@@ -165,7 +165,7 @@ def main() -> None:
     module.exit_json(**result)
 
 
-def _step(module: AnsibleModule, options: boot.Options) -> xen_host.Outcome:
+def _step(module: AnsibleModule, options: decisions.Options) -> xen_host.Outcome:
     if module.params["state"] == "prepared":
         return xen_host.prepare(options, check=module.check_mode)
     if module.params["state"] == "armed":

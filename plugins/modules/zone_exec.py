@@ -80,9 +80,9 @@ truncated:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 
 
 def main() -> None:

@@ -256,10 +256,10 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import zone_state
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import state
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 
 
 def main() -> None:
@@ -270,10 +270,10 @@ def main() -> None:
     )
     store = Store(Path(module.params["store"]))
     try:
-        zones = zone_state.zones(store, Hypervisor())
+        zones = state.zones(store, Hypervisor())
     except RingfenceError as error:
         module.fail_json(msg=str(error))
-    module.exit_json(zones=zones, volumes=zone_state.all_volumes(store, zones))
+    module.exit_json(zones=zones, volumes=state.all_volumes(store, zones))
 
 
 if __name__ == "__main__":

@@ -359,7 +359,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.converge import Policy, Report, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.converge.converge import Policy, Report, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 

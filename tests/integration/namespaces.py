@@ -19,10 +19,10 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import network
-from ansible_collections.ringfence.zones.plugins.module_utils.attacks import arp
-from ansible_collections.ringfence.zones.plugins.module_utils.fields import Networks, Port, Traffic
-from ansible_collections.ringfence.zones.plugins.module_utils.network import Link
+from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs import arp
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import Networks, Port, Traffic
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.network import Link
 
 VIF = Path(__file__).parents[2] / "roles" / "runtime" / "files" / "vif"
 ROUTER = "fe80::2"

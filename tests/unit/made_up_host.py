@@ -13,22 +13,15 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import (
-    converge,
-    firewall,
-    garbage,
-    image_build,
-    images,
-    references,
-    registry,
-    seccomp_filter,
-    zone_make,
-)
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import NAMESPACE, parse_metadata
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.plan import Observed, Running
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, references, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall, seccomp_filter
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import make as zone_make
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import NAMESPACE, parse_metadata
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, Running
 
 NEEDS = ("xen_blkfront", "xen_netfront", "xen_gntalloc", "xen_gntdev", "xen_evtchn", "erofs", "squashfs", "overlay", "ext4")
 PROFILE = {
@@ -309,5 +302,5 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(seccomp_filter, "compiled", lambda _rules: b"program")
     monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)
-    monkeypatch.setattr(image_build, "prepare", host.prepare)
+    monkeypatch.setattr(build, "prepare", host.prepare)
     return host

@@ -1,4 +1,4 @@
-"""Tests of the module_utils ``command``."""
+"""Tests of the library's ``command``."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
@@ -10,12 +11,15 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import FIELDS, parse_zones
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
+from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS, parse_zones
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md"), *ROOT.glob("roles/*/README.md"), ROOT / "molecule/lab/README.md"])
 ROLES = sorted(path.parent for path in ROOT.glob("roles/*/tasks"))
+LIBRARY = ROOT / "plugins" / "module_utils"
+NAME = "ansible_collections.ringfence.zones.plugins.module_utils"
 MODULES = {path.stem for path in ROOT.glob("plugins/modules/*.py")}
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
@@ -93,17 +97,65 @@ def test_every_variable_of_a_role_is_described_with_its_default(role: Path) -> N
 
 def test_every_file_that_the_roles_write_is_listed() -> None:
     tasks = text_of("roles/runtime/tasks/main.yml")
-    written = [file.path for file in boot.host_files(boot.parse_options("1536MiB", 0, [], 600), "console=ttyS0")]
+    written = [file.path for file in decisions.host_files(decisions.parse_options("1536MiB", 0, [], 600), "console=ttyS0")]
     written += re.findall(r"- path: (\S+)", tasks)
     assert len(written) >= 12
     listed = text_of("docs/host-changes.md")
     assert [path for path in written if f"`{path}`" not in listed] == []
 
 
+def library_rooms() -> dict[str, list[str]]:
+    """The rooms of the library in the order of the documentation, each with its files; the ground floor is ''."""
+    rooms: dict[str, list[str]] = {}
+    room = ""
+    for name, files in re.findall(r"^\| (?:`(\w+)` )?\| (`[a-z`, _/]+`) \|", text_of("docs/design.md"), re.MULTILINE):
+        room = name or room
+        rooms.setdefault(room, []).extend(re.findall(r"`(\w+)/?`", files))
+    return rooms
+
+
+def room_of(path: Path) -> str:
+    """The room of a file of the library."""
+    return path.relative_to(LIBRARY).parts[0] if path.parent != LIBRARY else ""
+
+
+def imports(path: Path) -> set[Path]:
+    """The files of the library that a file of it imports, now or later."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(NAME):
+            place = LIBRARY.joinpath(*(node.module or "").removeprefix(NAME).strip(".").split("."))
+            found |= {place.with_suffix(".py")} if not place.is_dir() else {place / f"{alias.name}.py" for alias in node.names}
+    return {path for path in found if path.exists()}
+
+
+def test_every_file_of_the_library_is_in_its_room() -> None:
+    paths = [path for path in LIBRARY.rglob("*.py") if path.name != "__init__.py" and path.parent.name != "programs"]
+    there = {(room_of(path), path.stem) for path in paths} | {("attack", "programs")}
+    assert {(room, name) for room, names in library_rooms().items() for name in names} == there
+
+
+def test_a_room_of_the_library_imports_from_those_above_it_alone() -> None:
+    rooms = list(library_rooms())
+    used = {(path, other) for path in LIBRARY.rglob("*.py") for other in imports(path)}
+    assert len(used) > 100
+    assert [(path, other) for path, other in used if rooms.index(room_of(other)) > rooms.index(room_of(path))] == []
+
+
+def test_the_command_on_a_host_has_the_rooms_that_it_imports() -> None:
+    needed, new = set(), {LIBRARY / "zone" / "zonectl.py"}
+    while new:
+        needed |= new
+        new = {other for path in new for other in imports(path)} - needed
+    listed = re.search(r"for room in \[(.*)\]", text_of("roles/runtime/tasks/main.yml"))
+    assert listed
+    assert {room_of(path) for path in needed} == {name.rstrip("/") for name in re.findall(r"'([^']*)'", listed[1])}
+
+
 @pytest.mark.parametrize("release", ["12", "13"])
 def test_every_package_that_the_roles_install_is_listed(release: str) -> None:
     listed = text_of("docs/host-changes.md")
-    assert [package for package in boot.packages(release) if f"`{package}`" not in listed] == []
+    assert [package for package in debian.packages(release) if f"`{package}`" not in listed] == []
 
 
 def blocks(page: Path, language: str) -> list[str]:

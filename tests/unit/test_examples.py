@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone, parse_declaration
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone, parse_declaration
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/group_vars.yml"))
 

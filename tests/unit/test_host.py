@@ -1,4 +1,4 @@
-"""Tests of the module_utils ``host``."""
+"""Tests of the library's ``host``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests of the module_utils ``host_files``, in a directory that stands for the root of the host."""
+"""Tests of the library's ``host_files``, in a directory that stands for the root of the host."""
 
 from __future__ import annotations
 

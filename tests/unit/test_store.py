@@ -1,4 +1,4 @@
-"""Tests of the module_utils ``store``."""
+"""Tests of the library's ``store``."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ import yaml
 from ansible.module_utils.testing import patch_module_args
 from made_up_host import Host, digest, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel
-from ansible_collections.ringfence.zones.plugins.module_utils.channel import Answer
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.channel import Answer
 from ansible_collections.ringfence.zones.plugins.modules import zone_exec, zones
 
 

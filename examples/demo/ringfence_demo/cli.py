@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
 from ringfence_demo import images, kernels, server
 from ringfence_demo.cache import TAG
 from ringfence_demo.definitions import DEFINITIONS, KERNELS, Definition

@@ -12,8 +12,8 @@ import tarfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
 from ringfence_demo.cache import TAG, layout
 from ringfence_demo.definitions import APPLETS, SUITE, Definition
 

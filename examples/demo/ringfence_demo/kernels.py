@@ -9,8 +9,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import kernel_image, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package as kernel_image
 from ringfence_demo.cache import TAG, layout
 
 _PACKAGE = "linux-image-cloud-amd64"

@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import boot, bundle_collect, collection_archive, debian_archive, oci_layout
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect as bundle_collect
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collection_archive, debian_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ringfence_demo import server
 
@@ -29,7 +32,9 @@ class Archive:
         self.suite = suite
         self.home = directory / "gnupg"
         self.keyring = directory / "keyring.gpg"
-        self.versions = dict.fromkeys([*boot.packages(debian_archive.RELEASES[suite]), "python3-apt", LIBRARY, "extra"], "9:1.0-1+deb13u1")
+        self.versions = dict.fromkeys(
+            [*debian.packages(debian_archive.RELEASES[suite]), "python3-apt", LIBRARY, "extra"], "9:1.0-1+deb13u1"
+        )
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -16,18 +16,14 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import (
-    boot,
-    bundle_collect,
-    bundle_install,
-    bundle_manifest,
-    bundled,
-    collection_archive,
-    debian_archive,
-    image_build,
-    registry,
-)
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect as bundle_collect
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collection_archive, debian_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import install as bundle_install
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import installed as bundled
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import manifest as bundle_manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 Collect = Callable[..., bundle_collect.Report]
@@ -66,7 +62,7 @@ def test_from_registry_to_a_host_without_network(collect: Collect, registry_serv
     registry_server.stop()
     shutil.rmtree(bundles)
     for reference in (pinned, tagged, f"elsewhere.example/other@{digest}"):
-        image = image_build.prepare(store, bundled.resolve(store, reference))
+        image = build.prepare(store, bundled.resolve(store, reference))
         assert image.digest == digest
     with pytest.raises(registry.RegistryUnreachable):
         bundled.resolve(store, f"{registry_server.address}/web:2")
@@ -141,7 +137,7 @@ def test_an_index_is_found_by_its_digest(collect: Collect, registry_server: Any,
     for reference in (f"{registry_server.address}/multi@{named}", f"oci:{layout}:1"):
         resolved = bundled.resolve(store, reference)
         assert (resolved.named_digest, resolved.digest) == (named, entries[1]["digest"])
-        assert image_build.prepare(store, resolved).named_digest == named
+        assert build.prepare(store, resolved).named_digest == named
     # Whoever writes a bundle cannot give another image to a digest that the inventory names.
     blob = bundled.current(store) / "images/blobs/sha256" / named[7:]
     blob.write_bytes(index.replace(entries[1]["digest"].encode(), entries[0]["digest"].encode()))
@@ -158,7 +154,7 @@ def test_an_image_with_a_manifest_of_docker(collect: Collect, registry_server: A
     registry_server.stop()
     resolved = bundled.resolve(store, f"{registry_server.address}/docker:1")
     assert resolved.manifest["mediaType"] == "application/vnd.docker.distribution.manifest.v2+json"
-    assert image_build.prepare(store, resolved).digest in report.after.images.values()
+    assert build.prepare(store, resolved).digest in report.after.images.values()
 
 
 def test_an_incremental_bundle_has_only_what_is_new(
@@ -188,7 +184,7 @@ def test_an_incremental_bundle_has_only_what_is_new(
     assert not install(store, bundles / "second").changed
     registry_server.stop()
     for digest in (kept, new):
-        assert image_build.prepare(store, bundled.resolve(store, f"any.example/name@{digest}")).digest == digest
+        assert build.prepare(store, bundled.resolve(store, f"any.example/name@{digest}")).digest == digest
     # What only the first one needed is gone from the host.
     assert not (bundled.current(store) / "images/blobs/sha256" / old[7:]).exists()
     assert sorted(path.name for path in (store.root / "bundle").iterdir()) == sorted([second.digest[7:], "current"])
@@ -299,7 +295,7 @@ def test_large_files_are_kept_in_parts(
     install(store, bundles / "first")
     assert report.after.files.keys() <= listing(bundled.current(store)).keys()
     registry_server.stop()
-    image = image_build.prepare(store, bundled.resolve(store, f"{registry_server.address}/web:1"))
+    image = build.prepare(store, bundled.resolve(store, f"{registry_server.address}/web:1"))
     assert image.sizes["unpacked"] > len(content)
 
 
@@ -327,15 +323,15 @@ def test_the_policy_of_the_host_decides_over_images_of_a_bundle(
     policy = Path(os.environ["HOME"]) / ".config/containers/policy.json"
     policy.write_text('{"default": [{"type": "reject"}]}')
     with pytest.raises(registry.SignatureRefused, match=rf"image {reference}: {policy} refuses it"):
-        image_build.prepare(store, bundled.resolve(store, reference))
+        build.prepare(store, bundled.resolve(store, reference))
     # What the example accepts is the bundle, and no other directory.
     example = (Path(__file__).parents[3] / "examples" / "trust" / "bundle.json").read_text()
     policy.write_text(example.replace("/var/lib/ringfence", str(store.root)))
     shutil.copytree(bundled.current(store) / "images", store.root / "other")
     tag = bundled.resolve(store, reference).digest[7:]
     with pytest.raises(registry.SignatureRefused):
-        image_build.prepare(store, registry.resolve(f"oci:{store.root}/other:{tag}"))
-    assert image_build.prepare(store, bundled.resolve(store, reference)).reference == reference
+        build.prepare(store, registry.resolve(f"oci:{store.root}/other:{tag}"))
+    assert build.prepare(store, bundled.resolve(store, reference)).reference == reference
 
 
 def test_the_policy_of_the_control_node_decides_what_is_collected(collect: Collect, registry_server: Any, bundles: Path) -> None:
@@ -408,7 +404,7 @@ def test_an_installed_collection_is_packed_as_a_checkout_is(checkout: Path, tmp_
 def test_what_debian_has(suite: str, tmp_path: Path) -> None:
     """Debian's archive, looked up and not fetched, but for one small package."""
     addresses = debian_archive.archive_addresses("http://deb.debian.org/debian", "http://deb.debian.org/debian-security/")
-    packages = boot.packages(debian_archive.RELEASES[suite])
+    packages = debian.packages(debian_archive.RELEASES[suite])
     here, downloads = debian_archive.look_up(tmp_path, suite, "amd64", addresses, packages)
     assert len(here) == 3
     names = {path.rpartition("/")[2].partition("_")[0] for path in downloads if path.endswith(".deb")}

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.oci_runtime import runtime_config
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.oci_runtime import runtime_config
 from ringfence_bench import many_tasks, table, tools
 from ringfence_bench.on_host import work
 

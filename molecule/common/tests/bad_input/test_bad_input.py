@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from live import Live
 
-from ansible_collections.ringfence.zones.plugins.module_utils import oci_layout
+from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout
 from ringfence_demo.cli import cache_directory
 
 Table = list[tuple[str, dict[str, Any], str]]

@@ -11,8 +11,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 from ringfence_bench.on_host.floor import compared
 
 _AUTHORIZED = Path("/root/.ssh/authorized_keys")

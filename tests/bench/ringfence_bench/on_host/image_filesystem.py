@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from ansible_collections.ringfence.zones.plugins.module_utils import image_build, references, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ringfence_bench.on_host.floor import compared
 
@@ -26,7 +26,7 @@ def main() -> None:
         work = Path(directory)
 
         def by_collection() -> None:
-            image_build.prepare(Store(work / "store"), registry.resolve(reference))
+            build.prepare(Store(work / "store"), registry.resolve(reference))
             shutil.rmtree(work / "store")
 
         def by_hand() -> None:
@@ -36,7 +36,7 @@ def main() -> None:
         peak = _peak(work, by_collection)  # Warm now.
         by_hand()
         times = compared(rounds, collection=by_collection, hand=by_hand)
-        unpacked = image_build.prepare(Store(work / "store"), registry.resolve(reference)).sizes["unpacked"]
+        unpacked = build.prepare(Store(work / "store"), registry.resolve(reference)).sizes["unpacked"]
     print(json.dumps({**times, "peak_bytes": peak, "unpacked_bytes": unpacked}))
 
 
@@ -45,7 +45,7 @@ def _by_hand(reference: str, work: Path) -> None:
     source = references.parse_reference(reference).for_skopeo()
     subprocess.run(["skopeo", "copy", "--quiet", source, f"oci:{work}/layout:image"], check=True)
     subprocess.run(["umoci", "unpack", "--image", f"{work}/layout:image", f"{work}/bundle"], stdout=subprocess.DEVNULL, check=True)
-    options = [option for option in image_build.MAKERS["erofs"][1:] if option != "--tar=f"]
+    options = [option for option in build.MAKERS["erofs"][1:] if option != "--tar=f"]
     subprocess.run(["mkfs.erofs", *options, f"{work}/rootfs.img", f"{work}/bundle/rootfs"], stdout=subprocess.DEVNULL, check=True)
 
 

@@ -13,9 +13,9 @@ import subprocess
 import sys
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import converge
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import URI, Hypervisor
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import URI, Hypervisor
 from ringfence_bench.on_host.floor import BARE, compared, list_domains, seconds
 
 _GRACE = 30.0

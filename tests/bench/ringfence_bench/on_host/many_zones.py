@@ -15,10 +15,11 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import firewall, zone_files
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition, Files, domain_xml
-from ansible_collections.ringfence.zones.plugins.module_utils.spec import parse_zones
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import parse_zones
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import files as zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, Files, domain_xml
 from ringfence_bench.on_host import no_change
 from ringfence_bench.on_host.floor import BARE, compared, list_domains
 

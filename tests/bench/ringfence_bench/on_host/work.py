@@ -15,11 +15,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import channel, images, network, runtime, zone_make
-from ansible_collections.ringfence.zones.plugins.module_utils.domain import Definition
-from ansible_collections.ringfence.zones.plugins.module_utils.hypervisor import Hypervisor
-from ansible_collections.ringfence.zones.plugins.module_utils.images import Image
+from ansible_collections.ringfence.zones.plugins.module_utils.image import images
+from ansible_collections.ringfence.zones.plugins.module_utils.image.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, make, network, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 
 _NAME = "ringfence-bench"
 _WORK = Path("/run/ringfence-bench-container")
@@ -113,7 +114,7 @@ def _printed(argv: Sequence[str], status: int, output: bytes, errors: bytes) -> 
 
 def _configuration(store: Store, definition: Definition) -> dict[str, Any]:
     image, base = images.load(store, definition.image), runtime.load(store, definition.runtime)
-    return configuration(zone_make.container(definition.zone, image, base), definition.zone.memory)
+    return configuration(make.container(definition.zone, image, base), definition.zone.memory)
 
 
 def configuration(config: dict[str, Any], memory: int) -> dict[str, Any]:

@@ -1,0 +1,319 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Makes this machine a Xen host in three steps, as :mod:`decisions` has it: prepare, (install packages,) arm, (reboot,) confirm."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils import debian, host_files
+from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release, xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
+
+_GRUB_CFG = Path("/boot/grub/grub.cfg")
+_GRUB_ENVIRONMENT = Path("/boot/grub/grubenv")
+_MARKER = Path(decisions.TRIAL_MARKER)
+_TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
+_SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_MIB = 1024 * 1024
+_SETTLE_SECONDS = 300.0
+"""How long a booted system may take to start its units before its health is judged."""
+
+
+@dataclass
+class Outcome:
+    """What a step did, or would do in check mode."""
+
+    changes: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    changed: bool = False
+    pending: list[str] = field(default_factory=list)
+    """Why a reboot is needed."""
+    armed: bool = False
+    """The next boot is a trial."""
+    unconfirmed: bool = False
+    """Xen runs as declared, or will after the reboot, and has to be confirmed."""
+    packages: list[str] = field(default_factory=list)
+    """What has to be installed between :func:`prepare` and :func:`arm`."""
+
+
+def prepare(options: decisions.Options, *, check: bool) -> Outcome:
+    """Check the machine, then make plain Linux its default, so that installing Xen changes nothing of what it boots.
+
+    :raises InvalidDeclaration: with every reason why the machine cannot become a Xen host; nothing was changed.
+    """
+    machine = _observe_machine()
+    problems = decisions.preflight(machine, options)
+    if problems:
+        raise InvalidDeclaration(problems)
+    files = decisions.host_files(options, _running().linux)
+    trusted = _xen_is_trusted()
+    if trusted:
+        # A changed boot configuration waits for a trial of its own.
+        files = [file for file in files if file.path != decisions.GRUB_FILE]
+    changes = host_files.outdated(files)
+    linux = _entries().linux
+    retarget = not trusted and linux is not None and _saved_entry() != linux
+    if not check:
+        host_files.write(files)
+        if retarget:
+            run(["grub-set-default", str(linux)])
+    return Outcome(changes=changes, changed=bool(changes) or retarget, packages=debian.packages(machine.release))
+
+
+def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
+    """Make GRUB's entry for Xen as declared and, if it has to be booted and ``reboot`` allows it, the next boot a trial of it.
+
+    A Xen that is trusted already is left as it is until a reboot is allowed.
+
+    :raises RingfenceError: when GRUB does not get the entry, or a trial has failed and :func:`confirm` was not reached to tell of it.
+    """
+    running = _running()
+    marker = _read_marker()
+    if marker and not running.in_xen and marker["boot"] != _boot_id():
+        if not check:
+            _disarm()
+        raise RingfenceError(_fallback_report(marker))
+    pending = decisions.reasons_to_reboot(running, options)
+    if pending and _xen_is_trusted() and not reboot:
+        return Outcome(pending=pending)
+    files = decisions.host_files(options, running.linux)
+    changes = host_files.outdated(files)
+    update = decisions.GRUB_FILE in changes or not decisions.entry_is_current(_entries(), options, running.linux)
+    outcome = Outcome(changes=changes, changed=bool(changes) or update, pending=pending)
+    if check:
+        outcome.changed |= bool(pending) and reboot
+        return outcome
+    if pending:
+        _default_to_linux()
+    host_files.write(files)
+    if update:
+        run(["update-grub"])
+        if not decisions.entry_is_current(_entries(), options, running.linux):
+            raise RingfenceError(
+                f"update-grub made no entry in {_GRUB_CFG} that boots Xen as declared; look for settings of GRUB_CMDLINE_XEN and"
+                f" GRUB_CMDLINE_LINUX_XEN_REPLACE in /etc/default/grub.d that sort after {decisions.GRUB_FILE}, and remove them"
+            )
+    if pending and reboot:
+        _arm_trial(options)
+        outcome.armed = outcome.changed = True
+    outcome.unconfirmed = outcome.armed or (not pending and not _xen_is_default())
+    return outcome
+
+
+def confirm(options: decisions.Options) -> Outcome:
+    """Make a healthy Xen that was booted on trial the default.
+
+    :raises RingfenceError: when the machine is back on plain Linux, or Xen is not healthy, with the evidence.
+    """
+    marker = _read_marker()
+    if not booted_into_xen():
+        _disarm()
+        raise RingfenceError(_fallback_report(marker))
+    with contextlib.suppress(CommandFailed):
+        # Exits with a failure when some unit failed; what matters is asked below.
+        run(["systemctl", "is-system-running", "--wait"], timeout=_SETTLE_SECONDS)
+    problems = decisions.reasons_to_reboot(_running(), options)
+    try:
+        Hypervisor()
+    except RingfenceError as error:
+        problems.append(str(error))
+    if marker.get("default_route") and not _has_default_route():
+        problems.append("there is no default route any more; compare the names of the network interfaces with their configuration")
+    if problems:
+        raise RingfenceError(
+            f"Xen is booted on trial but not healthy: {'; '.join(problems)}. Failed units: {_failed_units()}. It is not made the default:"
+            f" the machine goes back to plain Linux {options.trial_timeout} s after its boot (see {decisions.TRIAL_MARKER})"
+        )
+    xen = _entries().xen
+    if xen is None:
+        raise RingfenceError(f"{_GRUB_CFG} has no entry for Xen any more; run update-grub, then the play again")
+    run(["grub-set-default", xen])
+    _disarm()
+    return Outcome(changed=True)
+
+
+def _arm_trial(options: decisions.Options) -> None:
+    entries = _entries()
+    marker = {
+        "armed_at": time.time(),
+        "boot": _boot_id(),
+        "xen": entries.xen_command_line,
+        "dom0": entries.dom0_command_line,
+        "default_route": _has_default_route(),
+        "timeout": options.trial_timeout,
+    }
+    write_atomically(_MARKER, json.dumps(marker, indent=2).encode() + b"\n", 0o644)
+    _TIMER_LINK.parent.mkdir(parents=True, exist_ok=True)
+    if not _TIMER_LINK.is_symlink():
+        _TIMER_LINK.symlink_to(f"../{decisions.TRIAL_TIMER}")
+    run(["grub-reboot", str(entries.xen)])
+
+
+def _disarm() -> None:
+    _TIMER_LINK.unlink(missing_ok=True)
+    _MARKER.unlink(missing_ok=True)
+
+
+def _default_to_linux() -> None:
+    linux = _entries().linux
+    if linux is None:
+        raise RingfenceError(f"{_GRUB_CFG} has no entry for plain Linux to fall back to; run update-grub and look why there is none")
+    if _saved_entry() != linux:
+        run(["grub-set-default", linux])
+
+
+def _fallback_report(marker: Mapping[str, Any]) -> str:
+    if not marker:
+        return "plain Linux is booted, and no trial of Xen was armed; run the play again"
+    armed_at = float(marker["armed_at"])
+    report = f"the trial boot into Xen failed; the machine is back on plain Linux, its default. Tried: Xen with '{marker['xen']}'. "
+    boots = _xen_boots_since(armed_at)
+    if not boots:
+        return report + (
+            "The journal has no boot under Xen: Xen, or dom0's kernel or initramfs, stopped before dom0's system ran. Look at the machine's"
+            " screen or serial console during a boot of GRUB's entry 'with Xen hypervisor', and at the options"
+        )
+    boot_id = boots[-1]
+    return report + (
+        f"dom0's system was reached, but not confirmed within {marker['timeout']} s (boot {boot_id}). Its last errors:"
+        f" {' | '.join(_errors_of_boot(boot_id)) or 'none'}. Look at: journalctl -b {boot_id}"
+    )
+
+
+def _xen_boots_since(since: float) -> list[str]:
+    """The boots of which the journal holds a kernel's greeting from under Xen."""
+    matches = ["_TRANSPORT=kernel", "--grep=Hypervisor detected: Xen|paravirtualized kernel on Xen"]
+    try:
+        answer = run(["journalctl", "--quiet", "--no-pager", "--output=json", f"--since=@{since - 5:.0f}", *matches], timeout=120)
+    except CommandFailed:
+        return []
+    return list(dict.fromkeys(json.loads(line)["_BOOT_ID"] for line in answer.splitlines()))
+
+
+def _errors_of_boot(boot_id: str) -> list[str]:
+    argv = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--priority=err", "--lines=8", f"_BOOT_ID={boot_id}"]
+    try:
+        return run(argv, timeout=120).decode("utf-8", "replace").splitlines()
+    except CommandFailed as error:
+        return [str(error)]
+
+
+def _failed_units() -> str:
+    try:
+        listed = run(["systemctl", "list-units", "--failed", "--plain", "--no-legend", "--no-pager"]).decode("utf-8", "replace")
+    except CommandFailed as error:
+        return str(error)
+    return ", ".join(line.split()[0] for line in listed.splitlines() if line.strip()) or "none"
+
+
+def _running() -> decisions.Running:
+    in_xen = booted_into_xen()
+    return decisions.Running(
+        in_xen=in_xen,
+        xen=xl_info().get("xen_commandline", "") if in_xen else "",
+        linux=Path("/proc/cmdline").read_text(encoding="utf-8").strip(),
+    )
+
+
+def _entries() -> decisions.Entries:
+    try:
+        return decisions.parse_entries(_GRUB_CFG.read_text(encoding="utf-8", errors="replace"))
+    except FileNotFoundError:
+        return decisions.parse_entries("")
+
+
+def _saved_entry() -> str:
+    try:
+        return decisions.parse_environment(_GRUB_ENVIRONMENT.read_bytes()).get("saved_entry", "")
+    except FileNotFoundError:
+        return ""
+
+
+def _xen_is_default() -> bool:
+    """Whether a boot into Xen has been confirmed before and is what GRUB does by itself."""
+    return _saved_entry().startswith("xen-")
+
+
+def _xen_is_trusted() -> bool:
+    """Whether Xen has been confirmed before, or this is a Xen host already, by other hands and not by a trial that is under way."""
+    return _xen_is_default() or (booted_into_xen() and not _MARKER.exists())
+
+
+def _read_marker() -> dict[str, Any]:
+    try:
+        marker: dict[str, Any] = json.loads(_MARKER.read_bytes())
+    except FileNotFoundError:
+        return {}
+    return marker
+
+
+def _boot_id() -> str:
+    """What names this boot of the machine, whatever its clock says."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
+
+
+def _has_default_route() -> bool:
+    rows = Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]
+    return any(row.split()[1] == "00000000" for row in rows if row.split())
+
+
+def _observe_machine() -> decisions.Machine:
+    release = os_release()
+    file_system, device = _mount_of(Path("/boot/grub"))
+    disk = os.statvfs("/")
+    return decisions.Machine(
+        container=Path("/run/systemd/container").exists(),
+        distribution=release.get("ID", ""),
+        release=release.get("VERSION_ID", ""),
+        architecture=os.uname().machine,
+        memory=int(xl_info()["total_memory"]) if booted_into_xen() else _memory(),
+        disk_free=disk.f_bavail * disk.f_frsize // _MIB,
+        xen_installed=any(Path("/boot").glob("xen-*")),
+        grub=_GRUB_CFG.exists() and all(_installed(program) for program in ("update-grub", "grub-reboot", "grub-set-default")),
+        grub_file_system=file_system,
+        grub_device_plain=not any((Path("/sys/dev/block") / device / kind).exists() for kind in ("dm", "md")),
+        secure_boot=_SECURE_BOOT.exists() and _SECURE_BOOT.read_bytes()[-1:] == b"\x01",
+        dom0_kernel=booted_into_xen() or _kernel_has("CONFIG_XEN_DOM0=y"),
+    )
+
+
+def _memory() -> int:
+    """MiB of the machine, rounded up: the kernel keeps some of what is built in for itself."""
+    matched = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    kib = int(matched[1]) if matched else 0
+    return -(-kib // (256 * 1024)) * 256
+
+
+def _mount_of(path: Path) -> tuple[str, str]:
+    """The type of the file system that holds ``path``, and its device as major:minor."""
+    best = ("", "none", "0:0")
+    for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+        fields = line.split()
+        mount_point, device = fields[4], fields[2]
+        inside = path == Path(mount_point) or Path(mount_point) in path.parents
+        if inside and len(mount_point) >= len(best[0]):
+            best = (mount_point, fields[fields.index("-") + 1], device)
+    return best[1], best[2]
+
+
+def _installed(program: str) -> bool:
+    return any((Path(directory) / program).exists() for directory in ("/usr/sbin", "/usr/bin", "/sbin", "/bin"))
+
+
+def _kernel_has(setting: str) -> bool:
+    config = Path("/boot") / f"config-{os.uname().release}"
+    return config.exists() and setting in config.read_text(encoding="utf-8", errors="replace").splitlines()

@@ -1,0 +1,403 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""One call converges a host: declared, validated, observed, planned, applied. Check mode is the same path and stops before the last."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import garbage, limits, refusals
+from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import CREATE, KEEP, LIVE, REMOVE, Step, plan, waves
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError, TakenBack
+from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
+from ansible_collections.ringfence.zones.plugins.module_utils.image import images
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
+from ansible_collections.ringfence.zones.plugins.module_utils.spec import env_files
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Volume, Zone, parse_declaration
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, network, runtime, volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, shown
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, differs_in_size
+
+if TYPE_CHECKING:
+    from ansible_collections.ringfence.zones.plugins.module_utils.converge.apply import Apply
+    from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
+
+_SIDE_BY_SIDE = 4
+"""Zones that are changed at the same time, at most, and no more than this system has CPUs.
+
+More than half of a start is work of libvirt, its hotplug scripts and udev on this system's own CPUs, of which Xen may have more: without
+one for each, starts take longer together than one by one, and late enough to miss their deadline.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Policy:
+    """How a converge goes about it."""
+
+    prune: bool = False
+    """Remove zones of ours that are not declared; else they are only reported."""
+    retry: bool = False
+    """Try again what was taken back before."""
+    adopt_runtime: bool = False
+    """Restart zones that run on an older zone base than new ones get."""
+    keep_unused: int = 3
+    """Images, and kernels, that no zone uses and that stay all the same."""
+    start_timeout: float = 120
+    """Seconds within which the container of a started zone must run, and be healthy if it is checked."""
+
+
+@dataclasses.dataclass
+class Report:
+    """What a converge did, or would do: one result for each zone, the plan in words, and what failed."""
+
+    zones: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    volumes: list[dict[str, Any]] = dataclasses.field(default_factory=list)
+    undeclared: list[str] = dataclasses.field(default_factory=list)
+    before: dict[str, Any] = dataclasses.field(default_factory=dict)
+    after: dict[str, Any] = dataclasses.field(default_factory=dict)
+    failures: list[str] = dataclasses.field(default_factory=list)
+    rules_changed: bool = False
+    deleted: list[str] = dataclasses.field(default_factory=list)
+    """What no zone used any more: images, kernels and zone bases."""
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything on the host was, or would be, changed."""
+        return self.rules_changed or bool(self.deleted) or any(part["changed"] for part in (*self.zones, *self.volumes))
+
+
+def converge(
+    store: Store,
+    declared: list[dict[str, Any]],
+    declared_volumes: dict[str, Any],
+    secrets: dict[str, Any],
+    policy: Policy,
+    *,
+    check: bool,
+) -> Report:
+    """Bring a host's zones and volumes to what is declared.
+
+    :param secrets: contents by name.
+    :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
+    """
+    zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
+    zones = env_files.merged(zones)
+    if check and not booted_into_xen():
+        return _preview(store, zones, declared_sizes)
+    if check:
+        return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=True)
+    with store.lock():
+        return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=False)
+
+
+def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) -> Report:
+    """What will happen on a host that has no Xen yet: nothing runs there, so every declared zone will be created."""
+    report = Report()
+    _tell_volumes(volumes.changes(declared, volumes.existing(store)), report)
+    for zone in zones:
+        creates = zone.state == "present"
+        action, reason = (CREATE, "this host is not booted into Xen yet") if creates else (KEEP, "does not exist")
+        report.zones.append({"name": zone.name, "action": action, "reasons": [reason], "changed": creates, "failed": False})
+        if creates:
+            report.before[zone.name], report.after[zone.name] = None, {"name": zone.name, "image": zone.image}
+    return report
+
+
+class _Converge:
+    """The state of one call."""
+
+    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], policy: Policy) -> None:
+        self.store = store
+        self.hypervisor = hypervisor
+        self.secrets = secrets
+        self.policy = policy
+        self.resolved: dict[str, registry.Resolved] = {}
+        self.image_is_present = functools.cache(functools.partial(images.is_present, store))
+        self.kernels: dict[str, Kernel] = {}
+        self.domains: dict[str, int | None] = {}
+
+    @functools.cached_property
+    def apply(self) -> Apply:
+        """What takes steps. It is loaded with the first one: most converges take none, and half of the library is only for that."""
+        from ansible_collections.ringfence.zones.plugins.module_utils.converge.apply import Apply  # noqa: PLC0415
+
+        return Apply(self.store, self.hypervisor, self.secrets, self.policy.start_timeout)
+
+    def run(self, zones: list[Zone], declared: list[Volume], *, check: bool) -> Report:
+        observed, foreign = self.hypervisor.observe()
+        self.domains = {name: zone.domain_id for name, zone in observed.items()}
+        for name, zone in observed.items():
+            whole, stale = files.look(self.store, zone.definition) if zone.definition else (True, ())
+            observed[name] = dataclasses.replace(zone, whole=whole, stale=stale)
+        wanted = [zone for zone in zones if zone.state == "present"]
+        for declared_zone in wanted:
+            name = declared_zone.name
+            running = observed[name].running if name in observed else None
+            if running and differs_in_size(declared_zone, running):
+                observed[name] = dataclasses.replace(observed[name], running=self.hypervisor.running(name))
+        undeclared = sorted(set(observed) - {zone.name for zone in zones})
+        removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])
+        definitions = self._definitions(wanted, observed, foreign, removed, check=check)
+        sizes = volumes.changes(declared, volumes.existing(self.store))
+        grown = {**volumes.outgrown(self.store), **{change.name: change for change in sizes if change.action == volumes.GROW}}
+        steps = plan(definitions, removed, observed, grown, adopt_runtime=self.policy.adopt_runtime)
+        problems = limits.memory(steps, observed, self.hypervisor.free_memory)
+        problems += limits.owners(sizes, zones, observed, removed)
+        if problems:
+            raise InvalidDeclaration(problems)
+        volumes.check_space(self.store, sizes)
+        report = Report(undeclared=[] if self.policy.prune else undeclared)
+        if not self.policy.retry:
+            steps = self._without_refused(steps, report)
+        _tell_volumes(sizes, report)
+        for step in steps:
+            if step.changes:
+                report.before[step.name], report.after[step.name] = (shown(side) if side else None for side in (step.before, step.after))
+        if check:
+            report.zones = sorted([*report.zones, *(self._result(step) for step in steps)], key=lambda zone: str(zone["name"]))
+            report.rules_changed = not firewall.is_loaded(self.store, firewall.rules(_definitions_after(steps, observed).values()))
+        else:
+            self._apply(steps, sizes, observed, report)
+        report.deleted = self._tidy_store(steps, observed, report, check=check)
+        return report
+
+    def _without_refused(self, steps: Sequence[Step], report: Report) -> list[Step]:
+        """The steps without those that were taken back before; each of them is a failure of this run too."""
+        kept = []
+        for step in steps:
+            refusal = refusals.reason(self.store, step)
+            if refusal:
+                report.failures.append(f"zone {step.name}: {step.action}: {refusal}")
+                report.zones.append({**self._result(step, failed=True), "changed": False})
+            else:
+                kept.append(step)
+        return kept
+
+    # What is declared, with every name resolved; nothing is changed.
+
+    def _definitions(
+        self,
+        zones: Sequence[Zone],
+        observed: Mapping[str, Observed],
+        foreign: Collection[str],
+        removed: Collection[str],
+        *,
+        check: bool,
+    ) -> list[Definition]:
+        problems: list[str] = []
+        known = kernels.deployed(self.store)
+        standard = kernels.default(self.store)
+        base = runtime.current(self.store).digest if zones else ""
+        taken = {name: zone.definition.index for name, zone in observed.items() if zone.definition}
+        indices = network.allocate((zone.name for zone in zones), taken)
+        peers: dict[str, dict[str, str]] = {zone.name: {} for zone in zones}
+        for zone in zones:
+            for traffic in zone.networks.ingress:
+                peers.get(traffic.peer, {})[zone.name] = network.address(indices[zone.name])
+        definitions = []
+        for zone in zones:
+            if zone.name in foreign:
+                problems.append(
+                    f"zone {zone.name}: name: a domain of this name exists that is not a zone and is left alone; choose another"
+                )
+                continue
+            kernel = known.get(zone.kernel) if zone.kernel else standard
+            if kernel is None:
+                accepted = f"accepted: {', '.join(sorted(known))}" if known else "none is deployed; deploy one with ringfence.zones.kernels"
+                problems.append(f"zone {zone.name}: kernel: {zone.kernel or 'the default'!r} is not deployed on this host; {accepted}")
+                continue
+            self.kernels[zone.name] = kernel
+            problems += limits.devices(zone, kernel, known)
+            try:
+                before = observed[zone.name].definition if zone.name in observed else None
+                digest = self._image_digest(zone, before)
+                prints = {secret.source: files.fingerprint(self.store, self.secrets[secret.source], check=check) for secret in zone.secrets}
+                mode = self._mode(zone, kernel)
+                definitions.append(Definition(zone, digest, kernel.digest, mode, base, indices[zone.name], peers[zone.name], prints))
+            except RingfenceError as error:
+                problems.append(f"zone {zone.name}: {error}")
+        problems += limits.ports(zones, observed, removed, listening_ports)
+        if problems:
+            raise InvalidDeclaration(problems)
+        return definitions
+
+    def _image_digest(self, zone: Zone, before: Definition | None) -> str:
+        """The digest of a zone's image. A reference that is as before is not looked up again: Compose's pull policy ``missing``."""
+        if before is not None and before.zone.image == zone.image and self.image_is_present(before.image):
+            return before.image
+        found = images.find(self.store, zone.image)
+        if found:
+            return found.digest
+        if zone.image not in self.resolved:
+            # As with apply: what looks images up is only for those that the store has not.
+            from ansible_collections.ringfence.zones.plugins.module_utils.bundle import installed  # noqa: PLC0415
+
+            self.resolved[zone.image] = installed.resolve(self.store, zone.image)
+        return self.resolved[zone.image].digest
+
+    def _mode(self, zone: Zone, kernel: Kernel) -> str:
+        wanted = ("pvh", "pv") if zone.virtualization == "auto" else (zone.virtualization,)
+        possible = [mode for mode in wanted if mode in kernel.modes and mode in self.hypervisor.modes()]
+        if not possible:
+            raise RingfenceError(
+                f"virtualization: {zone.virtualization} is not possible; kernel {kernel.name} can {', '.join(kernel.modes)}, "
+                f"this host can {', '.join(self.hypervisor.modes())}"
+            )
+        return possible[0]
+
+    # Apply.
+
+    def _apply(self, steps: Sequence[Step], sizes: Sequence[volumes.Change], observed: Mapping[str, Observed], report: Report) -> None:
+        prepared = {step.name: self._prepare(step, report) for step in steps}
+        report.zones += [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
+        steps = [step for step in steps if prepared[step.name]]
+        report.rules_changed = self._load_rules(steps, observed)
+        self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
+        failed = {str(zone["name"]) for zone in report.zones}
+        taken_back: list[Step] = []
+        for together in waves(steps):
+            errors = _side_by_side(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
+            for step, error in zip(together, errors, strict=True):
+                report.zones.append(self._result(step, failed=error is not None))
+                if error is not None:
+                    failed.add(step.name)
+                    report.failures.append(f"zone {step.name}: {step.action}: {error}")
+                if isinstance(error, TakenBack):
+                    taken_back.append(step)
+        if taken_back:
+            self._load_rules([step for step in steps if step not in taken_back], observed)
+        # Last: until now a zone that is going may have had it.
+        self._apply_volumes([change for change in sizes if change.action == volumes.REMOVE], report)
+        report.zones.sort(key=lambda zone: str(zone["name"]))
+        for name in self._leftovers({step.name for step in steps if step.definition} | set(observed)):
+            files.remove(self.store, name)
+
+    def _carry_out(self, step: Step, observed: Mapping[str, Observed], failed: Collection[str]) -> Exception | None:
+        """Take one step, and return why it failed.
+
+        :param failed: the zones that are not as declared; what depends on one of them is not begun.
+        """
+        missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
+        if missing:
+            return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
+        now = observed.get(step.name)
+        try:
+            if step.changes:
+                self.apply.carry_out(step, now)
+            elif now:
+                self._complete(now)
+        except (RingfenceError, OSError) as error:
+            return error
+        return None
+
+    def _complete(self, zone: Observed) -> None:
+        """Do for a zone that stays what an earlier run left undone because it was killed."""
+        if zone.active and zone.definition and files.read_record(self.store, zone.definition) is None:
+            self.apply.await_start(zone.definition)
+        for path in zone.stale:
+            os.unlink(path)
+
+    def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
+        """Load the rules of a host on which these steps have been taken; whether others were loaded."""
+        rules = firewall.rules(_definitions_after(steps, observed).values())
+        differ = not firewall.is_loaded(self.store, rules)
+        if differ:
+            firewall.load(self.store, rules)
+        return differ
+
+    def _apply_volumes(self, sizes: Sequence[volumes.Change], report: Report) -> None:
+        for change in sizes:
+            try:
+                volumes.apply(self.store, change)
+            except RingfenceError as error:
+                report.failures.append(str(error))
+
+    def _prepare(self, step: Step, report: Report) -> bool:
+        """Fetch what a step needs before anything that runs is touched."""
+        definition = step.definition
+        if definition is None or step.action in (KEEP, LIVE):
+            return True
+        try:
+            self.apply.prepare(definition, self.resolved.get(definition.zone.image))
+            return True
+        except RingfenceError as error:
+            report.failures.append(f"zone {step.name}: {step.action}: {error}")
+            return False
+
+    def _tidy_store(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report, *, check: bool) -> list[str]:
+        """Delete what no zone uses any more, and return what it was."""
+        if any(zone.definition is None for zone in observed.values()):
+            return []  # Nobody knows what that zone uses.
+        failed = {str(zone["name"]) for zone in report.zones if zone["failed"]}
+        definitions = [*_definitions_after(steps, observed).values()]
+        definitions += [zone.definition for name, zone in observed.items() if name in failed and zone.definition]
+        unused = garbage.unused(self.store, definitions, self.policy.keep_unused)
+        for entry in () if check else unused:
+            try:
+                garbage.delete(self.store, entry)
+            except (RingfenceError, OSError) as error:
+                report.failures.append(f"{entry}: cannot be deleted: {error}")
+        return [str(entry) for entry in unused]
+
+    def _leftovers(self, known: Collection[str]) -> list[str]:
+        """Directories of zones that no domain belongs to: a run was killed before it defined the domain, or after it undefined it."""
+        if not self.store.zones.is_dir():
+            return []
+        return sorted(path.name for path in self.store.zones.iterdir() if path.name not in known)
+
+    def _result(self, step: Step, *, failed: bool = False) -> dict[str, Any]:
+        definition = step.definition
+        result: dict[str, Any] = {
+            "name": step.name,
+            "action": step.action,
+            "reasons": list(step.reasons),
+            "changed": step.changes,
+            "failed": failed,
+            "pending": list(step.pending),
+        }
+        if definition:
+            result.update(shown(step.after or {}))
+            result.update(
+                kernel_release=self.kernels[step.name].release,
+                address=network.address(definition.index),
+                address6=network.address6(definition.index),
+                domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
+            )
+        return result
+
+
+def _side_by_side(take: Callable[[Step], Exception | None], steps: Sequence[Step]) -> list[Exception | None]:
+    """Take the steps of one wave, and return what each failed with. Threads cost more than to look after zones that stay."""
+    if not any(step.changes for step in steps):
+        return [take(step) for step in steps]
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - it brings logging and queues
+
+    with ThreadPoolExecutor(min(_SIDE_BY_SIDE, os.cpu_count() or 1)) as pool:
+        return list(pool.map(take, steps))
+
+
+def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:
+    for change in sizes:
+        report.volumes.append(change.result)
+        if change.action != volumes.KEEP:
+            name = f"volume {change.name}"
+            report.before[name], report.after[name] = ({"size": size} if size else None for size in (change.before, change.after))
+
+
+def _definitions_after(steps: Sequence[Step], observed: Mapping[str, Observed]) -> dict[str, Definition]:
+    """The zones of a host on which these steps have been taken."""
+    definitions = {name: zone.definition for name, zone in observed.items() if zone.definition}
+    for step in steps:
+        if step.action == REMOVE:
+            definitions.pop(step.name, None)
+        elif step.definition:
+            definitions[step.name] = step.definition
+    return definitions

@@ -1,0 +1,112 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What zones take from their host and from each other: ports, devices, memory, volumes. Pure; each function returns the problems."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+
+from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import KEEP, LIVE, Step
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.devices import NODES
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed
+
+_OVERHEAD = 8
+"""MiB that Xen itself takes for one small domain: page tables, the domain's structures, shadow or HAP memory."""
+
+
+def ports(
+    zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str], used: Callable[[], Collection[tuple[int, str]]]
+) -> list[str]:
+    """Published ports that another zone, which stays, or a program of the host has.
+
+    :param used: (port, protocol) of those on which the host listens; asked only if a zone publishes one that it does not have yet.
+    """
+    declared = {zone.name for zone in zones} | set(removed)
+    others = {
+        (port.host, port.protocol): name
+        for name, zone in observed.items()
+        if name not in declared and zone.definition
+        for port in zone.definition.zone.ports
+    }
+    had = {name: zone.definition.zone.ports for name, zone in observed.items() if zone.definition}
+    new = {zone.name: set(zone.ports) - set(had.get(zone.name, ())) for zone in zones}
+    listening = used() if any(new.values()) else ()
+    problems = []
+    for zone in zones:
+        for port in zone.ports:
+            key = (port.host, port.protocol)
+            taken = port in new[zone.name] and key in listening
+            user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if taken else None
+            if user:
+                problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user} {port.host}/{port.protocol}; choose another")
+    return problems
+
+
+def devices(zone: Zone, kernel: Kernel, known: Mapping[str, Kernel]) -> list[str]:
+    """What of a zone's devices its kernel has no driver for."""
+    problems = []
+    for device in zone.devices:
+        module = NODES[device.source].module
+        if module is None or module in kernel.modules:
+            continue
+        having = [name for name, other in sorted(known.items()) if module in other.modules]
+        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name}"
+        if module in kernel.lacks:
+            accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
+            problems.append(f"{problem} has no {module}, neither built in nor as a module; {accepted}")
+        else:
+            told = f"was deployed by a version that did not unpack the module {module}"
+            problems.append(f"{problem} {told}; remove {kernel.directory} and deploy the kernels again")
+    return problems
+
+
+def memory(steps: Sequence[Step], observed: Mapping[str, Observed], free_memory: Callable[[], int]) -> list[str]:
+    """Zones that do not fit into what Xen has free, counting what the steps give back.
+
+    :param free_memory: MiB; asked only if something starts or gets more.
+    """
+    starting = {step.name: step.definition.zone.memory for step in steps if step.definition and step.action not in (KEEP, LIVE)}
+    resized = {step.name: _growth(step, observed) for step in steps if step.action == LIVE}
+    growing = {name: growth for name, growth in resized.items() if growth > 0}
+    if not starting and not growing:
+        return []
+    ending = (observed[step.name] for step in steps if step.action not in (KEEP, LIVE) and step.name in observed)
+    given_back = sum(_memory(zone) + _OVERHEAD for zone in ending if zone.active)
+    given_back -= sum(growth for growth in resized.values() if growth < 0)
+    needed, free = sum((*starting.values(), *growing.values())) + _OVERHEAD * len(starting), free_memory() + given_back
+    if needed <= free:
+        return []
+    told = ", ".join(
+        [*(f"{name} {size}MiB" for name, size in starting.items()), *(f"{name} {size}MiB more" for name, size in growing.items())]
+    )
+    zones = f"the zones to {'start or enlarge' if growing else 'start'} ({told})"
+    return [f"memory: {zones} need {needed} MiB with Xen's overhead, and this host has {free} MiB free; declare less"]
+
+
+def _memory(zone: Observed) -> int:
+    return zone.running.memory if zone.running else zone.definition.zone.memory if zone.definition else 0
+
+
+def _growth(step: Step, observed: Mapping[str, Observed]) -> int:
+    """MiB that a zone gets while it runs; less than zero is what it gives back."""
+    return step.definition.zone.memory - _memory(observed[step.name]) if step.definition else 0
+
+
+def owners(sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]) -> list[str]:
+    """Volumes that would be taken from a zone that is not declared, and stays."""
+    wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
+    problems = []
+    for name, zone in observed.items():
+        if name in removed or not zone.definition or name in {zone.name for zone in zones}:
+            continue
+        for mount in zone.definition.zone.volumes:
+            if mount.volume in wanted:
+                user = f"zone {wanted[mount.volume]}: volumes: {mount.volume} is not accepted"
+                problems.append(f"{user}; zone {name}, which is not declared, has it")
+            elif any(change.name == mount.volume and change.action != volumes.KEEP for change in sizes):
+                problems.append(f"volume {mount.volume}: zone {name}, which is not declared, has it; declare or remove that zone")
+    return problems

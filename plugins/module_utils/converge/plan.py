@@ -1,0 +1,172 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Which steps lead from what a host runs to what is declared. Pure.
+
+The order of the steps is that in which they are applied: first what ends, then what begins.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS, Zone, depths_of
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, Running, differs_in_memory
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.volumes import Change
+
+REMOVE = "remove"
+CREATE = "create"
+RECREATE = "recreate"
+RESTART = "restart"
+START = "start"
+LIVE = "live"
+KEEP = "keep"
+
+_ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
+_WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What happens to one zone, and why: ``reasons`` are lines such as ``memory 128 → 256``."""
+
+    name: str
+    action: str
+    reasons: tuple[str, ...] = ()
+    before: dict[str, Any] | None = None
+    after: dict[str, Any] | None = None
+    definition: Definition | None = None
+    wave: tuple[int, int, int] = (0, 0, 0)
+    """Its place in the order of the plan; steps with the same one do not wait for each other."""
+    pending: tuple[str, ...] = ()
+    """What the next restart will bring, and is no reason for one."""
+
+    @property
+    def changes(self) -> bool:
+        """Whether the host is changed by it."""
+        return self.action != KEEP
+
+
+def plan(
+    declared: Sequence[Definition],
+    removed: Collection[str],
+    observed: Mapping[str, Observed],
+    grown: Mapping[str, Change],
+    *,
+    adopt_runtime: bool = False,
+) -> list[Step]:
+    """The steps for a host.
+
+    :param declared: what shall run.
+    :param removed: names that shall not exist.
+    :param observed: every zone of ours that the host has, by name.
+    :param grown: the volumes that get larger, or have got so, by name; a zone sees it when it starts anew.
+    :param adopt_runtime: restart zones on an older zone base; else a newer one is no reason to.
+    """
+    steps = [_step(definition, observed.get(definition.zone.name), grown, adopt_runtime) for definition in declared]
+    for name in removed:
+        zone = observed.get(name)
+        if zone:
+            before = fields(zone.definition) if zone.definition else {"name": name}
+            steps.append(Step(name, REMOVE, ("shall not exist",), before=before))
+        else:
+            steps.append(Step(name, KEEP))
+    # What goes ends before that on which it depends; what stays or comes begins after it.
+    ends = depths_of({name: zone.definition.zone.depends_on for name, zone in observed.items() if zone.definition})
+    begins = depths_of({definition.zone.name: definition.zone.depends_on for definition in declared})
+
+    def wave(step: Step) -> tuple[int, int, int]:
+        if step.action == REMOVE:
+            return (0, -ends.get(step.name, 0), 0)
+        # What gives memory back comes before what takes it.
+        return (1, begins.get(step.name, 0), 0 if _shrinks(step) else 1 if step.action in (RECREATE, RESTART) else 2)
+
+    steps = [dataclasses.replace(step, wave=wave(step)) for step in steps]
+    return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
+
+
+def waves(steps: Sequence[Step]) -> list[list[Step]]:
+    """A plan's steps in groups: one group after the other, and the steps of a group side by side."""
+    return [list(together) for _wave, together in itertools.groupby(steps, lambda step: step.wave)]
+
+
+def _shrinks(step: Step) -> bool:
+    """Whether a zone gives memory back while it runs."""
+    return step.action == LIVE and bool(step.before and step.after and step.after["memory"] < step.before["memory"])
+
+
+def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change], adopt_runtime: bool) -> Step:
+    name, after = definition.zone.name, fields(definition)
+    if observed is None:
+        return Step(name, CREATE, ("does not exist",), None, after, definition)
+    if observed.definition is None:
+        return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
+    before = {**fields(observed.definition), **_drifted(definition.zone, observed)}
+    reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
+    # The peers are no field of the declaration, but follow from those of other zones; a zone finds their names when it starts.
+    actions = {RESTART if key == "peers" else _cost(key, definition.zone, observed.running) for key in reasons}
+    renewed = sorted(name for name, print_ in definition.secrets.items() if observed.definition.secrets.get(name) not in (None, print_))
+    if renewed:
+        actions.add(RESTART)
+    larger = [grown[mount.volume] for mount in definition.zone.volumes if mount.volume in grown]
+    if larger:
+        actions.add(RESTART)
+    outdated = definition.runtime != observed.definition.runtime
+    if outdated and adopt_runtime:
+        actions.add(RESTART)
+        reasons["runtime"] = _reason("runtime", observed.definition.runtime, definition.runtime)
+    told = (*reasons.values(), *(f"secret {name} has changed" for name in renewed))
+    told = (*told, *(f"volume {change.name} {change.before} → {change.after} MiB" for change in larger))
+    if not observed.whole:
+        return Step(name, RECREATE, (*told, "files of it are missing"), before, after, definition)
+    action = next((action for action in (RECREATE, RESTART) if action in actions), None)
+    if action:
+        return Step(name, action, told, before, after, definition)
+    if not observed.active:
+        return Step(name, START, (*told, "is not running"), before, after, definition)
+    # It keeps the base that it was started with.
+    pending = (f"restart to adopt runtime {_shown(definition.runtime)}",) if outdated else ()
+    definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
+    return Step(name, LIVE if actions else KEEP, told, before, after, definition, pending=pending)
+
+
+def _drifted(declared: Zone, observed: Observed) -> dict[str, int]:
+    """What a running zone has, where that is not what it was last defined to have: a run was killed, or somebody else has changed it."""
+    if observed.definition is None or observed.running is None:
+        return {}
+    defined, running = observed.definition.zone, observed.running
+    drifted = {}
+    if defined.memory == declared.memory and differs_in_memory(declared, running):
+        drifted["memory"] = running.memory
+    if defined.cpus == declared.cpus != running.cpus:
+        drifted["cpus"] = running.cpus
+    return drifted
+
+
+def _cost(key: str, declared: Zone, running: Running | None) -> str:
+    """The action that brings a field to what is declared."""
+    if FIELDS[key].change != "resize":
+        return _WEIGHT[FIELDS[key].change]
+    if running is None:
+        return RESTART
+    if key == "cpus":
+        return LIVE if declared.cpus <= running.most_cpus else RESTART
+    # A kernel's own tables are made for the memory that it boots with, and stay: below the half, too little would be left beside them.
+    return LIVE if running.most_memory <= 2 * declared.memory and declared.memory <= running.most_memory else RESTART
+
+
+def _reason(key: str, before: Any, after: Any) -> str:
+    if key == "environment":  # The values are often secrets.
+        return f"{key} {', '.join(name for name in sorted({**before, **after}) if before.get(name) != after.get(name))}"
+    return f"{key} {_shown(before)} → {_shown(after)}"
+
+
+def _shown(value: Any) -> str:
+    text = str(value)
+    if text.startswith("sha256:"):
+        return text[:19] + "…"
+    return text if len(text) <= 60 else text[:57] + "..."

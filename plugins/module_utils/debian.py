@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Debian on a host of zones: which releases, and which of their packages. Pure."""
+
+from __future__ import annotations
+
+_LIBVIRTD = {
+    # Without the drivers for QEMU and networks that the package libvirt-daemon-system brings…
+    "13": "libvirt-daemon",
+    # …but there libvirtd's units are in no other package.
+    "12": "libvirt-daemon-system",
+}
+"""Supported Debian release → the smallest package with libvirtd and its units."""
+
+_PACKAGES = (
+    # Xen with its tools, and libvirt's way to them
+    "xen-system-amd64",
+    "libvirt-daemon-driver-xen",
+    "python3-libvirt",
+    "logrotate",
+    "procps",
+    # images and kernels of zones
+    "skopeo",
+    "squashfs-tools",
+    "erofs-utils",
+    "kmod",
+    "xz-utils",
+    "zstd",
+    "lz4",
+    # what the zone base is composed of, and the way into a zone
+    "busybox-static",
+    "crun",
+    "golang-github-containers-common",
+    "python3-seccomp",
+    "dropbear-bin",
+    "e2fsprogs",
+    "ucspi-unix",
+    "openssh-client",
+    # the network of zones
+    "iproute2",
+    "nftables",
+)
+
+RELEASES = tuple(_LIBVIRTD)
+"""The releases of Debian that a host may have."""
+
+
+def packages(release: str) -> list[str]:
+    """The packages of a Xen host on this supported Debian release, to be installed without recommended ones: those bring QEMU."""
+    return [*_PACKAGES, _LIBVIRTD[release]]

@@ -1,0 +1,207 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A kernel's OCI image in one of the field's layouts, unpacked into what a zone boots from.
+
+The one that :mod:`package` makes too holds ``kernel/image`` (bzImage), ``kernel/config.gz``, ``kernel/metadata`` (lines KEY=VALUE)
+and ``kernel/addons.squashfs`` (``modules/``: the content of ``lib/modules/RELEASE``; may be missing if nothing is modular).
+
+The older one, of weaveworks' ignite, is a file system with a kernel as distributions install it: ``boot/vmlinuz`` (bzImage) or
+``boot/vmlinux`` (ELF), maybe with ``-RELEASE`` after it, ``boot/config-RELEASE`` if it is not in the kernel, ``lib/modules/RELEASE``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import layers, oci_layout
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.boot_image import BootImage
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, ModuleIndex, zone_modules
+from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+
+IMAGE = "kernel/image"
+CONFIG = "kernel/config.gz"
+METADATA = "kernel/metadata"
+ADDONS = "kernel/addons.squashfs"
+
+BOOT = "boot"
+MODULES = "lib/modules"
+
+FORMAT = "dev.edera.kernel.format"
+"""The annotation that numbers the layout; ``1`` is this one."""
+
+_MAX_SIZE = 1 << 30
+"""Bytes of a layer, and of a file in it. The largest published kernels, with the firmware of graphics cards, have half of it."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Parts:
+    """What an image holds, whatever its layout: the kernel, its ``.config`` if that is known, and what the metadata says.
+
+    ``addons`` is where in the image the modules are. ``read`` returns those of the named files below ``lib/modules/RELEASE`` that exist.
+    """
+
+    boot: BootImage
+    config: str | None
+    metadata: Mapping[str, str]
+    addons: str
+    read: Callable[[Sequence[str]], dict[str, bytes]]
+
+
+def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratch: Path, into: Path) -> None:
+    """Make ``vmlinux``, ``modules/*.ko`` and ``kernel.json`` in the directory ``into``.
+
+    :param layout: an OCI layout that holds the image's layers.
+    :param digest: of ``manifest``, the parsed image manifest.
+    :param scratch: an empty directory for the intermediate files.
+    :raises RingfenceError: saying what the image lacks, or what in it is damaged or not usable for zones.
+    """
+    number = (manifest.get("annotations") or {}).get(FORMAT, "1")
+    if number != "1":
+        raise RingfenceError(f"its layout has the number {number!r} ({FORMAT}); known is '1'")
+    blobs = [layout / oci_layout.blob(layer["digest"]) for layer in manifest["layers"]]
+    plain = [layers.uncompressed(blob, scratch / f"layer-{number}", _MAX_SIZE) for number, blob in enumerate(blobs)]
+    with layers.merged(plain) as root:
+        parts = _take_apart(root, scratch)
+        modes = boot_image.require_modes(parts.boot)
+        load_order = _unpack_modules(parts, into / "modules")
+    release = parts.boot.release
+    (into / "vmlinux").write_bytes(parts.boot.kernel)
+    description = {
+        "digest": digest,
+        "release": release,
+        "version": parts.metadata.get("KERNEL_VERSION", release),
+        "flavor": parts.metadata.get("KERNEL_FLAVOR", ""),
+        "modes": modes,
+        "modules": load_order,
+        "lacks": sorted(OPTIONAL.keys() - load_order.keys()),
+        "files": {str(path.relative_to(into)): file_digest(path) for path in sorted(into.rglob("*")) if path.is_file()},
+    }
+    (into / "kernel.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
+    contents = {name: layers.read_file(root, name, _MAX_SIZE) for name in (IMAGE, CONFIG, METADATA)}
+    held = {name: content for name, content in contents.items() if content is not None}
+    if len(held) == len(contents):
+        return _from_kernel(held, layers.read_file(root, ADDONS, _MAX_SIZE), scratch)
+    vmlinuz = None if held else _find_vmlinuz(layers.names(root, BOOT))
+    if vmlinuz:
+        return _from_boot(root, vmlinuz)
+    missing = ", ".join(name for name in contents if name not in held)
+    raise RingfenceError(f"it is no kernel image: it does not hold {missing}, nor {BOOT}/vmlinuz or {BOOT}/vmlinux in their place")
+
+
+def _from_kernel(held: Mapping[str, bytes], addons: bytes | None, scratch: Path) -> _Parts:
+    metadata = _parse_metadata(held[METADATA].decode("utf-8", "replace"))
+    config = decompress(held[CONFIG])
+    boot = boot_image.unpack(held[IMAGE])
+    _check_metadata(metadata, boot.release, config)
+    squashfs, unpacked = scratch / "addons.squashfs", scratch / "addons"
+    if addons is not None:
+        squashfs.write_bytes(addons)
+
+    def read(names: Sequence[str]) -> dict[str, bytes]:
+        if not squashfs.is_file():
+            return {}
+        # Only these: a Debian kernel has four thousand modules.
+        wanted = [f"modules/{name}" for name in names]
+        run(["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-dest", str(unpacked), str(squashfs), *wanted])
+        paths = {name: unpacked / "modules" / name for name in names}
+        return {name: path.read_bytes() for name, path in paths.items() if path.is_file() and not path.is_symlink()}
+
+    return _Parts(boot, config.decode("utf-8", "replace"), metadata, ADDONS, read)
+
+
+def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
+    image = layers.read_file(root, f"{BOOT}/{vmlinuz}", _MAX_SIZE)
+    if image is None:
+        raise RingfenceError(f"{BOOT}/{vmlinuz} is not a file, nor a link to one in the image")
+    boot = boot_image.unpack(image)
+    config = layers.read_file(root, f"{BOOT}/config-{boot.release}", _MAX_SIZE) or boot_image.configuration(boot)
+    releases = layers.names(root, MODULES)
+    if releases and boot.release not in releases:
+        raise RingfenceError(
+            f"{MODULES} is of another kernel: it holds {', '.join(map(ascii, releases))}, the kernel is {boot.release}; package it again"
+        )
+    addons = f"{MODULES}/{boot.release}"
+
+    def read(names: Sequence[str]) -> dict[str, bytes]:
+        contents = {name: layers.read_file(root, f"{addons}/{name}", _MAX_SIZE) for name in names}
+        return {name: content for name, content in contents.items() if content is not None}
+
+    return _Parts(boot, None if config is None else config.decode("utf-8", "replace"), {}, addons, read)
+
+
+def _find_vmlinuz(names: Sequence[str]) -> str | None:
+    """The kernel among the ``names`` in ``boot``.
+
+    :raises RingfenceError: if there are several and none has the plain name.
+    """
+    for kind in ("vmlinuz", "vmlinux"):
+        found = [name for name in names if name == kind or name.startswith(f"{kind}-")]
+        if len(found) == 1 or kind in found:
+            return kind if kind in found else found[0]
+        if found:
+            raise RingfenceError(
+                f"{BOOT} holds several kernels: {', '.join(map(ascii, found))}; leave one, or let {BOOT}/{kind} be a link to one"
+            )
+    return None
+
+
+def _parse_metadata(text: str) -> dict[str, str]:
+    return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
+
+
+def _check_metadata(metadata: Mapping[str, str], release: str, config: bytes) -> None:
+    told = metadata.get("KERNEL_UNAME_R", release)
+    if told != release:
+        raise RingfenceError(f"{METADATA} says release {told}, but the kernel is {release}; package it again")
+    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    if metadata.get("KERNEL_CONFIG", digest) != digest:
+        raise RingfenceError(f"{CONFIG} has the digest {digest}, but {METADATA} says {metadata['KERNEL_CONFIG']}; package it again")
+
+
+def _unpack_modules(parts: _Parts, into: Path) -> dict[str, list[str]]:
+    """The modules that a zone may need, decompressed, below ``into``; by need their file names in load order."""
+    indexes = ("modules.dep", "modules.softdep", "modules.alias")
+    held = parts.read(indexes)
+    needed = zone_modules(ModuleIndex.parse(*(held.get(name, b"").decode("utf-8", "replace") for name in indexes)), parts.config)
+    paths = sorted({path for order in needed.values() for path in order})
+    modules = parts.read(paths) if paths else {}
+    into.mkdir()
+    for path in paths:
+        if path not in modules:
+            raise RingfenceError(f"{parts.addons} does not hold {_plain_name(path)}, which its modules.dep lists; package it again")
+        (into / _plain_name(path)).write_bytes(_plain_module(parts, path, modules[path]))
+    return {name: [_plain_name(path) for path in order] for name, order in needed.items()}
+
+
+def _plain_name(path: str) -> str:
+    """``kernel/fs/ext4/ext4.ko.xz`` → ``ext4.ko``."""
+    return path.rsplit("/", 1)[-1].partition(".ko")[0] + ".ko"
+
+
+def _plain_module(parts: _Parts, path: str, content: bytes) -> bytes:
+    """A module as busybox's insmod takes it: not compressed. Its signature, at the end, stays."""
+    if not content.startswith(b"\x7fELF"):
+        content = decompress(content)
+    built_for = re.search(rb"vermagic=([!-~]+)", content)
+    found = built_for[1].decode("ascii") if built_for else "no release"
+    if found != parts.boot.release:
+        raise RingfenceError(
+            f"{parts.addons} is of another kernel: {_plain_name(path)} is built for {found}, the kernel is {parts.boot.release}; "
+            "package it again"
+        )
+    return content

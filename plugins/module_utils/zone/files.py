@@ -1,0 +1,154 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a zone boots from on the host, ``zones/NAME/``: its initrd, which carries its configuration, and its writable layer.
+
+The configuration travels in the initrd rather than on a disk: a disk more costs every start of every zone a second or more, and what
+is in the initrd cannot be changed from inside, so that a restart always begins from what the host wrote.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import os
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, remove_tree, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, Files, fields
+
+POWER_OFF = 5
+"""Seconds that a zone has to power off once its container has ended."""
+
+BLOCK = 4096
+WRITABLE_BLOCKS = 1024 * 1024 * 1024 // BLOCK
+"""Size of the writable layer, sparse; one block more holds the record."""
+
+_NOT_IN_INITRD = ("live", "resize")
+"""What a change of the fields costs of which the initrd holds nothing."""
+
+_RECORD = re.compile(
+    rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
+    rb"(?: health=(none|starting|healthy|unhealthy))?(?: oom=(\d{1,9}))?\n"
+)
+
+
+class Record(NamedTuple):
+    """What a zone last said of its container.
+
+    Its state, how it exited (``None`` if it has not), how often it was restarted; ``starting``, ``healthy``, ``unhealthy`` or ``none`` if
+    nothing checks it; and how often the zone's kernel had killed a process for lack of memory.
+    """
+
+    state: str
+    exit_status: int | None
+    restarts: int
+    health: str = "none"
+    oom_kills: int = 0
+
+
+def directory(store: Store, name: str) -> Path:
+    """Where the files of a zone are."""
+    return store.zones / name
+
+
+def initrd(store: Store, definition: Definition) -> Path:
+    """Where the initrd of a definition is."""
+    return directory(store, definition.zone.name) / _initrd_name(definition)
+
+
+def _initrd_name(definition: Definition) -> str:
+    """The file name of the initrd of a definition.
+
+    Each has a name of its own, so that what a zone is defined to be and what it boots cannot differ, whenever a run is killed.
+    """
+    # What has no value is left out, so that a field which a later version adds is no difference.
+    told = {
+        name: value
+        for name, value in fields(definition).items()
+        if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
+    }
+    identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
+    return f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"
+
+
+def writable(store: Store, definition: Definition) -> Path:
+    """Where the writable layer of a zone over this image is."""
+    return directory(store, definition.zone.name) / _writable_name(definition)
+
+
+def _writable_name(definition: Definition) -> str:
+    return f"writable-{definition.image.removeprefix('sha256:')[:12]}.img"
+
+
+def files(store: Store, definition: Definition, kernel_directory: Path, image: Path, base: Path) -> Files:
+    """The files that the domain of a zone refers to."""
+    disks = [(base, False), (image, False), (writable(store, definition), True)]
+    disks += [(volumes.path(store, mount.volume), not mount.read_only) for mount in definition.zone.volumes]
+    return Files(kernel_directory / "vmlinux", initrd(store, definition), tuple(disks))
+
+
+def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
+    """Whether a zone's own files are there, and what is there beside them: of a definition before, or of a run that was killed."""
+    used = {_initrd_name(definition), _writable_name(definition)}
+    try:
+        with os.scandir(directory(store, definition.zone.name)) as entries:
+            found = {entry.name: entry.path for entry in entries}
+    except FileNotFoundError:
+        return False, ()
+    # What was being written when a run was killed has another name: see write_atomically.
+    stale = tuple(path for name, path in found.items() if name.startswith(("initrd-", "writable-", UNFINISHED)) and name not in used)
+    return used <= set(found), stale
+
+
+def tidy(store: Store, definition: Definition) -> None:
+    """Delete the files of a zone that this definition does not use."""
+    _whole, stale = look(store, definition)
+    for path in stale:
+        os.unlink(path)
+
+
+def remove(store: Store, name: str) -> None:
+    """Delete the files of a zone; its volumes are elsewhere, and stay."""
+    remove_tree(directory(store, name))
+
+
+def forget_record(store: Store, definition: Definition) -> None:
+    """Clear the record before a start, so that what is read later is of this start."""
+    with open(writable(store, definition), "r+b") as handle:
+        handle.seek(WRITABLE_BLOCKS * BLOCK)
+        handle.write(bytes(BLOCK))
+
+
+def read_record(store: Store, definition: Definition) -> Record | None:
+    """The zone's record; ``None`` if it has written none that is well-formed. The zone wrote it, so nothing else of it is believed."""
+    try:
+        with open(writable(store, definition), "rb") as handle:
+            handle.seek(WRITABLE_BLOCKS * BLOCK)
+            matched = _RECORD.match(handle.read(BLOCK))
+    except OSError:
+        return None
+    if not matched:
+        return None
+    status = None if matched[2] == b"-" else int(matched[2])
+    return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode(), int(matched[5] or 0))
+
+
+def fingerprint(store: Store, content: str, *, check: bool) -> str:
+    """What tells two contents of a secret apart, and says nothing of them: it is keyed with a random number of this host.
+
+    :param check: make no key; a host that has none has no fingerprint either, with which this one could be compared.
+    """
+    key = store.root / "secrets.key"
+    try:
+        salt = key.read_bytes()
+    except FileNotFoundError:
+        salt = os.urandom(32)
+        if not check:
+            write_atomically(key, salt)
+    return hmac.new(salt, content.encode(), "sha256").hexdigest()[:32]

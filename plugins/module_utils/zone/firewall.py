@@ -1,0 +1,87 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The zones' nftables tables on the host: what they shall be, whether they are loaded, and loading them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
+from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table, routes_others
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
+
+_TABLE = "ringfence"
+_FAMILIES = ("inet", "arp")
+_KEPT = "network.nft"
+"""The file in the store that the unit ringfence-network loads at boot."""
+
+_LOADING = "network.loading"
+"""It is there while others are loaded than those that are kept: a run that is killed then has perhaps loaded what nobody wants any more."""
+
+
+def rules(definitions: Iterable[Definition]) -> str:
+    """The tables of a host that has these zones."""
+    links = {definition.zone.name: _link(definition) for definition in definitions}
+    return network.ruleset(links, routes_others=routes_others())
+
+
+def is_loaded(store: Store, text: str) -> bool:
+    """Whether these tables are loaded, and kept for the next boot of the host."""
+    if kept(store) != text or (store.root / _LOADING).exists():
+        return False
+    return all(has_table(family, _TABLE) for family in _FAMILIES)
+
+
+def load(store: Store, text: str) -> None:
+    """Replace the tables at once as a whole; they are kept only if they load."""
+    loading = store.root / _LOADING
+    loading.touch(mode=0o600)
+    try:
+        run(["nft", "-f", "-"], stdin=text.encode())
+    except CommandFailed:
+        loading.unlink()  # nft has loaded nothing of it.
+        raise
+    write_atomically(store.root / _KEPT, text.encode())
+    loading.unlink()
+
+
+def kept(store: Store) -> str:
+    """The rules that are loaded at the next boot of the host; empty if there are none."""
+    path = store.root / _KEPT
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+
+
+def listed() -> str:
+    """The tables as nft lists them; empty if that of the family ``inet`` is not loaded.
+
+    :raises RingfenceError: when nft does not answer.
+    """
+    first, *others = _FAMILIES
+    loaded = _listed(first)
+    return loaded and "".join([loaded, *map(_listed, others)])
+
+
+def _listed(family: str) -> str:
+    try:
+        return run(["nft", "list", "table", family, _TABLE], timeout=20).decode("utf-8", "replace")
+    except CommandFailed as error:
+        if "No such file or directory" in error.output:
+            return ""
+        raise
+
+
+def as_listed(text: str) -> str:
+    """How nft would list these tables. They are loaded in a network namespace of its own, which ends with the command.
+
+    :raises RingfenceError: when nft does not load it.
+    """
+    script = " && ".join(["nft -f -", *(f"nft list table {family} {_TABLE}" for family in _FAMILIES)])
+    return run(["unshare", "--net", "sh", "-c", script], stdin=text.encode(), timeout=20).decode("utf-8", "replace")
+
+
+def _link(definition: Definition) -> network.Link:
+    zone = definition.zone
+    return network.Link(definition.index, zone.ports, zone.networks, zone.dns)

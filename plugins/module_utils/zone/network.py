@@ -1,0 +1,195 @@
+# Copyright (c) 2026, the ringfence.zones authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Addresses, links and nftables rules of a host's zones. Pure text; nothing here runs a command.
+
+Each zone has a routed point-to-point link of its own: no bridge, so no layer 2 is shared. The zone with index N has the
+addresses ``198.18.0.0 + N`` and ``fd72:696e:6766::N``, the interface ``rzN`` on the host, and ``169.254.1.1`` and ``fe80::1`` as its
+gateways. The ranges are that of RFC 2544, which no site routes, and a unique local one; a zone's address never leaves its host.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import Networks, Port, Traffic
+
+GATEWAY = "169.254.1.1"
+GATEWAY6 = "fe80::1"
+"""Nobody has this address: both ends of a link have the zone's MAC address, so that none has to be asked for."""
+_PREFIX6 = "fd72:696e:6766::"
+_RANGE = ipaddress.IPv4Network("198.18.0.0/16")
+_LAST_INDEX = 9999
+
+
+@dataclass(frozen=True)
+class Link:
+    """What the rules have to know of one zone. ``servers`` are the addresses of its name servers, which it may always ask."""
+
+    index: int
+    ports: tuple[Port, ...] = ()
+    networks: Networks = field(default_factory=Networks)
+    servers: tuple[str, ...] = ()
+
+
+def address(index: int) -> str:
+    """The IPv4 address of the zone with this index."""
+    return str(_RANGE.network_address + index)
+
+
+def address6(index: int) -> str:
+    """The IPv6 address of the zone with this index, whose decimal digits are its last group: the script ``vif`` knows no more than them."""
+    return f"{_PREFIX6}{index}"
+
+
+def interface(index: int) -> str:
+    """The zone's network interface on the host."""
+    return f"rz{index}"
+
+
+def mac(index: int) -> str:
+    """The zone's MAC address, in Xen's own range 00:16:3e."""
+    return f"00:16:3e:00:{index >> 8:02x}:{index & 0xFF:02x}"
+
+
+def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
+    """Give each zone an index: the one it has, else the lowest free one, in the order of names.
+
+    :param taken: the indices of all zones that exist on the host.
+    """
+    used = set(taken.values())
+    free = (index for index in range(1, _LAST_INDEX + 1) if index not in used)
+    result: dict[str, int] = {}
+    for name in sorted(names):
+        index = taken[name] if name in taken else next(free, None)
+        if index is None:
+            raise RingfenceError(f"zone {name}: no free address in {_RANGE}; a host has at most {_LAST_INDEX} zones")
+        result[name] = index
+    return result
+
+
+def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str:
+    """The nftables tables ``inet ringfence`` and ``arp ringfence`` as one transaction that replaces them. No other table is touched.
+
+    Closed unless declared: between zones, from a zone to the host, and from a zone to the network.
+
+    :param links: every zone of the host, by name.
+    :param routes_others: of ``ipv4`` and ``ipv6`` those for which the host was a router before it had zones. Of the others, what is
+        neither for nor from a zone is dropped: forwarding, which published ports need, makes no router of it.
+    """
+    ordered = sorted(links.values(), key=lambda link: link.index)
+    lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
+    for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
+        for protocol in ("tcp", "udp"):
+            ports = [
+                f"{port.host} : {of(link.index)} . {port.zone}"
+                for link in ordered
+                for port in sorted(link.ports)
+                if port.protocol == protocol
+            ]
+            lines += _collection(f"map published{suffix}_{protocol}", f"inet_service : {kind} . inet_service", ports)
+        sources = [f'"{interface(link.index)}" . {of(link.index)}' for link in ordered]
+        lines += _collection(f"set sources{suffix}", f"ifname . {kind}", sources)
+    lines += [
+        *_CHAINS,
+        "    chain forward {",
+        "        type filter hook forward priority filter; policy accept;",
+        *(f'        meta nfproto {family} iifname != "rz*" oifname != "rz*" accept' for family in sorted(routes_others)),
+        '        iifname != "rz*" oifname != "rz*" drop',
+        "        ct state established,related accept",
+        '        oifname "rz*" iifname != "rz*" ct status dnat accept',
+        *(f"        {rule}" for link in ordered for rule in _declared(link, links)),
+        "        drop",
+        "    }",
+        "}",
+        *_arp([f'"{interface(link.index)}" . {address(link.index)}' for link in ordered]),
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _arp(senders: Sequence[str]) -> list[str]:
+    """The table for ARP, which the other one does not see. A host keeps an entry of whoever asks it, so no zone asks in another's name."""
+    return [
+        "table arp ringfence",
+        "delete table arp ringfence",
+        "table arp ringfence {",
+        *_collection("set senders", "ifname . ipv4_addr", senders),
+        "    chain asking {",
+        "        type filter hook input priority filter; policy accept;",
+        '        iifname "rz*" iifname . arp saddr ip != @senders drop',
+        "    }",
+        "}",
+    ]
+
+
+def _collection(head: str, kind: str, elements: Sequence[str]) -> list[str]:
+    """The lines of a map or a set."""
+    told = [f"        elements = {{ {', '.join(elements)} }}"] if elements else []
+    return [f"    {head} {{", f"        type {kind}", *told, "    }"]
+
+
+def _declared(link: Link, links: Mapping[str, Link]) -> list[str]:
+    """The rules that let a zone's declared connections through."""
+    own = interface(link.index)
+    asked = [Traffic(server, ("53/tcp", "53/udp")) for server in link.servers]
+    rules = [
+        f'iifname "{own}" oifname != "rz*" {"ip6" if ":" in traffic.peer else "ip"} daddr {traffic.peer}{match} accept'
+        for traffic in (*asked, *link.networks.egress)
+        for match in _matches(traffic.ports)
+    ]
+    return rules + [
+        f'iifname "{interface(links[traffic.peer].index)}" oifname "{own}"{match} accept'
+        for traffic in link.networks.ingress
+        if traffic.peer in links
+        for match in _matches(traffic.ports)
+    ]
+
+
+def _matches(ports: Sequence[str]) -> list[str]:
+    """What a rule says of ports, one for each protocol."""
+    if not ports:
+        return [""]
+    by_protocol = {protocol: [port.split("/")[0] for port in ports if port.endswith(protocol)] for protocol in ("tcp", "udp")}
+    return [f" {protocol} dport {{ {', '.join(numbers)} }}" for protocol, numbers in by_protocol.items() if numbers]
+
+
+_CHAINS = """\
+    chain spoofed {
+        # Before anything else looks at a packet of a zone: its source must be the zone's own address.
+        type filter hook prerouting priority raw; policy accept;
+        iifname "rz*" iifname . ip saddr != @sources drop
+        iifname "rz*" iifname . ip6 saddr != @sources6 drop
+    }
+    chain published_from_outside {
+        type nat hook prerouting priority dstnat; policy accept;
+        iifname "rz*" accept
+        meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
+        meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
+        # A link-local address is not routed on.
+        ip6 daddr != fe80::/10 fib daddr type local dnat ip6 to tcp dport map @published6_tcp
+        ip6 daddr != fe80::/10 fib daddr type local dnat ip6 to udp dport map @published6_udp
+    }
+    chain published_from_the_host {
+        # The priority dstnat by number: Debian 12 refuses the name in this hook.
+        type nat hook output priority -100; policy accept;
+        ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
+        ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
+        ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to tcp dport map @published6_tcp
+        ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to udp dport map @published6_udp
+    }
+    chain leaving {
+        # A zone's address means nothing beyond its host. What no rule lets out does not come here.
+        type nat hook postrouting priority srcnat; policy accept;
+        ip saddr 198.18.0.0/16 oifname != "rz*" masquerade
+        ip6 saddr fd72:696e:6766::/64 oifname != "rz*" masquerade
+    }
+    chain input {
+        type filter hook input priority filter; policy accept;
+        iifname != "rz*" accept
+        ct state established,related accept
+        drop
+    }""".split("\n")

@@ -1,0 +1,324 @@
+"""Kernels deployed with the real programs, from made-up images."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import samples
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, DeploymentFailed, Policy, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+MakeImage = Callable[..., tuple[str, str]]
+OTHER = samples.bzimage(samples.elf(samples.PV), "6.1.0-other")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "store")
+
+
+def _other(make_image: MakeImage, name: str = "other") -> tuple[str, str]:
+    """An image of another kernel, PV only and of another release."""
+    metadata = "KERNEL_VERSION=6.1\nKERNEL_FLAVOR=zone\n"
+    return make_image(name, image=OTHER, module=samples.module("6.1.0-other"), metadata=metadata)
+
+
+def _files(store: Store) -> list[str]:
+    return sorted(str(path.relative_to(store.root)) for path in store.root.rglob("*") if path.is_file())
+
+
+def test_a_kernel_is_deployed_by_digest(store: Store, make_image: MakeImage) -> None:
+    image, digest = make_image()
+    report = converge(store, [Declared("stable", image)], check=False)
+    assert report.changed
+    assert report.kernels == [
+        {
+            "name": "stable",
+            "image": image,
+            "digest": digest,
+            "release": samples.RELEASE,
+            "modes": ["pv", "pvh"],
+            "default": True,
+            "changed": True,
+        }
+    ]
+    kernel = deployed(store)["stable"]
+    assert default(store) == kernel
+    assert (kernel.digest, kernel.release, kernel.version, kernel.flavor) == (digest, samples.RELEASE, "6.12.1", "zone")
+    assert kernel.directory == store.kernels / digest.removeprefix("sha256:")
+    assert kernel.vmlinux.read_bytes() == samples.elf()
+
+
+def test_the_modules_of_a_kernel_are_unpacked_in_load_order(store: Store, make_image: MakeImage) -> None:
+    converge(store, [Declared("stable", make_image()[0])], check=False)
+    kernel = deployed(store)["stable"]
+    assert kernel.load_order(["erofs", "ext4"]) == [
+        "crc32c_generic.ko",
+        "libcrc32c.ko",
+        "erofs.ko",
+        "crc16.ko",
+        "mbcache.ko",
+        "jbd2.ko",
+        "ext4.ko",
+    ]
+    everything = kernel.load_order([*REQUIRED, *OPTIONAL])
+    assert kernel.lacks == frozenset()
+    assert {path.name for path in (kernel.directory / "modules").iterdir()} == set(everything)
+    assert {(kernel.directory / "modules" / name).read_bytes() for name in everything} == {samples.module()}
+
+
+def test_a_kernel_with_everything_built_in_needs_no_addons(store: Store, make_image: MakeImage) -> None:
+    config = samples.config(**dict.fromkeys(REQUIRED.values(), "y"))
+    converge(store, [Declared("lean", make_image(config=config, without=("kernel/addons.squashfs",))[0])], check=False)
+    assert deployed(store)["lean"].load_order(REQUIRED) == []
+
+
+def test_a_kernel_without_what_only_devices_need_is_deployed_and_known_to_lack_it(store: Store, make_image: MakeImage) -> None:
+    converge(store, [Declared("lean", make_image(dep=samples.DEP.replace("kernel/drivers/net/tun.ko:\n", ""))[0])], check=False)
+    kernel = deployed(store)["lean"]
+    assert (kernel.lacks, kernel.load_order(["fuse"])) == (frozenset({"tun"}), ["fuse.ko"])
+    assert not (kernel.directory / "modules" / "tun.ko").exists()
+
+
+def test_a_kernel_that_was_deployed_without_what_devices_need_is_deployed_again_when_it_is_removed(
+    store: Store, make_image: MakeImage
+) -> None:
+    """As the error for a zone with such a device says. Before that, nothing of it is known."""
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    (description,) = store.kernels.glob("*/kernel.json")
+    document = json.loads(description.read_text())
+    for name in OPTIONAL:
+        del document["modules"][name]
+    del document["lacks"]
+    description.write_text(json.dumps(document))
+    assert not converge(store, declared, check=False).changed
+    kernel = deployed(store)["stable"]
+    assert not kernel.lacks | (OPTIONAL.keys() & kernel.modules.keys())
+    shutil.rmtree(kernel.directory)
+    assert converge(store, declared, check=False).changed
+    assert deployed(store)["stable"].load_order(OPTIONAL) == ["fuse.ko", "tun.ko", "xen-privcmd.ko"]
+
+
+def test_a_second_run_changes_nothing(store: Store, make_image: MakeImage) -> None:
+    declared = [Declared("stable", make_image()[0]), Declared("other", _other(make_image)[0], default=True)]
+    converge(store, declared, check=False)
+    before = {path: (store.root / path).stat() for path in _files(store)}
+    report = converge(store, declared, check=False)
+    assert not report.changed
+    assert [row["changed"] for row in report.kernels] == [False, False]
+    unchanged = {path: (store.root / path).stat() for path in _files(store)}
+    assert {path: (s.st_ino, s.st_mtime_ns) for path, s in unchanged.items() if path != "lock"} == {
+        path: (s.st_ino, s.st_mtime_ns) for path, s in before.items() if path != "lock"
+    }
+
+
+def test_check_mode_tells_the_change_and_makes_none(store: Store, make_image: MakeImage) -> None:
+    image, digest = make_image()
+    report = converge(store, [Declared("stable", image)], check=True)
+    assert report.changed
+    assert [(row["digest"], row["release"], row["changed"]) for row in report.kernels] == [(digest, None, True)]
+    assert not store.root.exists()
+    assert converge(store, [Declared("stable", image)], check=False).after == report.after
+    assert not converge(store, [Declared("stable", image)], check=True).changed
+
+
+def test_a_name_that_stands_for_another_image_changes_alone(store: Store, make_image: MakeImage) -> None:
+    first, second = make_image()[0], _other(make_image)[0]
+    converge(store, [Declared("a", first), Declared("b", first)], check=False)
+    report = converge(store, [Declared("a", first), Declared("b", second)], check=False)
+    assert [row["changed"] for row in report.kernels] == [False, True]
+    assert {name: kernel.release for name, kernel in deployed(store).items()} == {"a": samples.RELEASE, "b": "6.1.0-other"}
+    assert deployed(store)["b"].modes == ("pv",)
+
+
+def test_two_names_of_one_image_share_its_files(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    converge(store, [Declared("a", image), Declared("b", image)], check=False)
+    kernels = deployed(store)
+    assert kernels["a"].directory == kernels["b"].directory
+
+
+def test_a_kernel_that_vanished_from_the_store_is_deployed_again(store: Store, make_image: MakeImage) -> None:
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    deployed(store)["stable"].directory.rename(store.root / "elsewhere")
+    assert converge(store, declared, check=True).changed
+    assert [row["changed"] for row in converge(store, declared, check=False).kernels] == [True]
+    assert deployed(store)["stable"].vmlinux.is_file()
+
+
+@pytest.mark.parametrize("name", ["vmlinux", "modules/ext4.ko", "kernel.json"])
+@pytest.mark.parametrize("damage", [b"", None, b"x"], ids=["emptied", "deleted", "overwritten"])
+def test_a_damaged_kernel_is_found_and_fetched_again(store: Store, make_image: MakeImage, name: str, damage: bytes | None) -> None:
+    declared = [Declared("stable", make_image()[0])]
+    converge(store, declared, check=False)
+    file = deployed(store)["stable"].directory / name
+    whole = file.read_bytes()
+    if damage is None:
+        file.unlink()
+    else:
+        file.write_bytes(damage and damage + whole[1:])
+    assert converge(store, declared, check=True).changed
+    assert [row["changed"] for row in converge(store, declared, check=False).kernels] == [True]
+    assert file.read_bytes() == whole
+    assert not converge(store, declared, check=False).changed
+
+
+def test_a_damaged_kernel_that_cannot_be_fetched_again_is_told(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    converge(store, [Declared("stable", image)], check=False)
+    vmlinux = deployed(store)["stable"].vmlinux
+    vmlinux.write_bytes(b"")
+    shutil.rmtree(image.split(":")[1])
+    with pytest.raises(InvalidDeclaration, match=r"kernel 'stable': image .*missing or damaged, and it has to be fetched again"):
+        converge(store, [Declared("stable", image)], check=False)
+    assert vmlinux.read_bytes() == b""
+
+
+def test_a_tag_is_looked_up_once_unless_asked_to_be_looked_up_again(
+    store: Store, make_image: MakeImage, registry_address: str, tmp_path: Path
+) -> None:
+    def push(source: str) -> str:
+        target = f"{registry_address}/kernels/sample:1"
+        subprocess.run(["skopeo", "copy", "--quiet", "--preserve-digests", source, f"docker://{target}"], check=True)
+        return target
+
+    (first, first_digest), (second, second_digest) = make_image(), _other(make_image)
+    declared = [Declared("stable", push(first))]
+    converge(store, declared, check=False)
+    push(second)
+    assert not converge(store, declared, check=False).changed
+    # What it meant is what comes back, not what it means.
+    shutil.rmtree(deployed(store)["stable"].directory)
+    assert converge(store, declared, check=False).kernels[0]["digest"] == first_digest
+    assert converge(store, declared, Policy(pull="always"), check=True).kernels[0]["digest"] == second_digest
+    assert converge(store, declared, Policy(pull="always"), check=False).kernels[0]["digest"] == second_digest
+    assert converge(store, declared, check=False).kernels[0]["digest"] == second_digest
+    pinned = f"{registry_address}/kernels/sample@{first_digest}"
+    shutil.rmtree(tmp_path / "registry")
+    assert converge(store, [Declared("stable", pinned)], check=False).kernels[0]["digest"] == first_digest
+
+
+def test_a_kernel_is_refused_by_what_accepts_kernels_before_it_is_in_the_store(store: Store, make_image: MakeImage) -> None:
+    seen: list[Kernel] = []
+
+    def refuse(kernel: Kernel) -> None:
+        seen.append(kernel)
+        assert kernel.vmlinux.read_bytes() == samples.elf()
+        raise RingfenceError("its test boot as pv guest failed")
+
+    declared = [Declared("stable", make_image()[0])]
+    with pytest.raises(DeploymentFailed, match=r"kernel 'stable' \(oci:.*\): its test boot as pv guest failed"):
+        converge(store, declared, Policy(accept=refuse), check=False)
+    assert (_files(store), deployed(store)) == (["lock"], {})
+    assert (seen[0].name, seen[0].release) == ("stable", samples.RELEASE)
+    assert converge(store, declared, Policy(accept=seen.append), check=False).changed
+    assert not converge(store, declared, Policy(accept=refuse), check=False).changed
+    assert len(seen) == 2
+
+
+@pytest.mark.parametrize("compression", ["gzip", "zstd"])
+def test_a_compressed_layer_from_a_registry_is_read(store: Store, make_image: MakeImage, registry_address: str, compression: str) -> None:
+    image = f"{registry_address}/kernels/sample:1"
+    options = ["--quiet", "--dest-compress-format", compression]
+    subprocess.run(["skopeo", "copy", *options, make_image()[0], f"docker://{image}"], check=True)
+    digest = converge(store, [Declared("stable", image)], check=False).kernels[0]["digest"]
+    assert deployed(store)["stable"].vmlinux.read_bytes() == samples.elf()
+    pinned = f"{registry_address}/kernels/sample@{digest}"
+    assert converge(store, [Declared("stable", pinned)], check=False).kernels[0]["digest"] == digest
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "no note": ({"image": samples.bzimage(samples.elf({}))}, "neither as PV nor as PVH"),
+    "truncated": ({"image": samples.bzimage()[:-60]}, "truncated: "),
+    "no boot image": ({"image": b"#!/bin/sh"}, "not an x86 boot image"),
+    "no kernel image": ({"without": ("kernel/image", "kernel/config.gz")}, "does not hold kernel/image, kernel/config.gz"),
+    "missing frontend": (
+        {"config": samples.config(XEN_BLKDEV_FRONTEND="n"), "dep": samples.DEP.partition("\n")[2]},
+        r"xen_blkfront \(CONFIG_XEN_BLKDEV_FRONTEND\)",
+    ),
+    "no addons": ({"without": ("kernel/addons.squashfs",)}, "lacks, built in or as a module"),
+    "addons of another release": ({"module": samples.module("6.1.0-other")}, "is built for 6.1.0-other, the kernel is 6.12.1-sample"),
+    "module that is no module": ({"module": b"\x7fELF" + bytes(60)}, "is built for no release"),
+    "addons without a listed module": ({"without": ("overlay.ko",)}, "does not hold overlay.ko"),
+    "metadata of another release": ({"metadata": "KERNEL_UNAME_R=6.1.0-other\n"}, "says release 6.1.0-other, but the kernel is"),
+    "configuration of another kernel": ({"metadata": "KERNEL_CONFIG=sha256:0\n"}, "but kernel/metadata says sha256:0"),
+    "unknown layout": ({"annotations": {"dev.edera.kernel.format": "2"}}, "its layout has the number '2'"),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_image_changes_nothing(store: Store, make_image: MakeImage, parts: dict[str, Any], message: str) -> None:
+    good = _other(make_image)[0]
+    converge(store, [Declared("stable", good)], check=False)
+    before = _files(store)
+    with pytest.raises(DeploymentFailed, match=rf"(?s)kernel 'stable' \(oci:.*\): .*{message}") as caught:
+        converge(store, [Declared("stable", make_image("bad", **parts)[0])], check=False)
+    assert caught.value.stored == []
+    assert _files(store) == before
+    assert deployed(store)["stable"].release == "6.1.0-other"
+
+
+def test_an_image_of_another_architecture_is_refused(store: Store, make_image: MakeImage) -> None:
+    with pytest.raises(InvalidDeclaration, match=r"kernel 'stable': .* linux/arm64"):
+        converge(store, [Declared("stable", make_image(architecture="arm64")[0])], check=False)
+    assert deployed(store) == {}
+
+
+def test_a_damaged_layer_is_refused(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    layers = Path(image.split(":")[1]) / "blobs" / "sha256"
+    largest = max(layers.iterdir(), key=lambda path: path.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 1
+    largest.write_bytes(content)
+    with pytest.raises(DeploymentFailed, match="digest"):
+        converge(store, [Declared("stable", image)], check=False)
+    assert _files(store) == ["lock"]
+
+
+@pytest.mark.parametrize("compression", [None, "gzip", "zstd"])
+def test_a_truncated_layer_is_refused(store: Store, make_image: MakeImage, tmp_path: Path, compression: str | None) -> None:
+    image, _digest = make_image()
+    if compression:
+        packed = f"oci:{tmp_path}/packed:1"
+        subprocess.run(["skopeo", "copy", "--quiet", "--dest-compress-format", compression, "--dest-compress", image, packed], check=True)
+        image = packed
+    good = _other(make_image)[0]
+    converge(store, [Declared("stable", good)], check=False)
+    before = _files(store)
+    largest = max((Path(image.split(":")[1]) / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
+    largest.write_bytes(largest.read_bytes()[:-1000])
+    with pytest.raises(
+        DeploymentFailed, match=r"kernel 'stable' \(oci:.*\): .* does not match its digest; it was damaged or tampered with"
+    ):
+        converge(store, [Declared("stable", image)], check=False)
+    assert _files(store) == before
+    assert deployed(store)["stable"].release == "6.1.0-other"
+
+
+def test_names_change_only_when_all_kernels_are_there(store: Store, make_image: MakeImage) -> None:
+    good, digest = make_image()
+    bad = make_image("bad", image=b"")[0]
+    with pytest.raises(DeploymentFailed) as caught:
+        converge(store, [Declared("good", good), Declared("bad", bad)], check=False)
+    assert caught.value.stored == ["good"]
+    assert deployed(store) == {}
+    assert (store.kernels / digest.removeprefix("sha256:")).is_dir()
+
+
+def test_another_run_in_progress_is_told(store: Store, make_image: MakeImage) -> None:
+    image, _digest = make_image()
+    with store.lock(), pytest.raises(RingfenceError, match="another converge of this host is running"):
+        converge(store, [Declared("stable", image)], check=False)

@@ -1,0 +1,244 @@
+"""Kernel packages of several architectures become one image, which each host takes its own part of. The packages are made up."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import samples
+
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+MakeDeb = Callable[..., package.DebianKernel]
+
+CONFIG = "CONFIG_XEN=y\n" + samples.config(**dict.fromkeys(REQUIRED.values(), "y"))
+
+
+@pytest.fixture
+def make_deb(tmp_path: Path) -> MakeDeb:
+    """A function that makes a kernel package with everything built in."""
+
+    def make(architecture: str, version: str = "6.12.1-1", image: bytes | None = None, config: str = CONFIG) -> package.DebianKernel:
+        tree = tmp_path / f"{architecture}-{version}"
+        (tree / "boot").mkdir(parents=True)
+        (tree / "DEBIAN").mkdir()
+        control = f"Package: linux-image-sample\nVersion: {version}\nArchitecture: {architecture}\nMaintainer: A <a@example>\n"
+        (tree / "DEBIAN" / "control").write_text(f"{control}Description: A kernel\n")
+        kernel = samples.arm64_image() if architecture == "arm64" else samples.bzimage()
+        (tree / "boot" / f"vmlinuz-{samples.RELEASE}").write_bytes(kernel if image is None else image)
+        (tree / "boot" / f"config-{samples.RELEASE}").write_text(config)
+        path = tree.with_suffix(".deb")
+        subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(path)], stdout=subprocess.DEVNULL, check=True)
+        return package.from_file(path)
+
+    return make
+
+
+def _package(source: package.DebianKernel, destination: str, *, check: bool = False) -> package.Outcome:
+    return package.package(source, destination, "zone", check=check)
+
+
+def _index(outcome: package.Outcome) -> str:
+    assert outcome.after
+    assert outcome.after.index
+    return outcome.after.index
+
+
+@pytest.mark.parametrize("place", ["docker://{registry}/kernels/sample:1", "oci:{directory}/layout:1", "oci-archive:{directory}/a.tar:1"])
+def test_a_second_architecture_stands_beside_the_first(make_deb: MakeDeb, registry_address: str, tmp_path: Path, place: str) -> None:
+    amd64, arm64 = make_deb("amd64"), make_deb("arm64")
+    destination = place.format(registry=registry_address, directory=tmp_path)
+    alone = _package(amd64, destination)
+    assert alone.after
+    assert alone.after.index is None
+
+    expected = _package(arm64, destination, check=True)
+    assert (expected.changed, expected.before, expected.after) == (True, None, None)
+    assert not _package(amd64, destination, check=True).changed
+    joined = _package(arm64, destination)
+    assert (joined.changed, joined.before) == (True, None)
+    for source in (amd64, arm64):
+        for check in (True, False):
+            again = _package(source, destination, check=check)
+            assert (again.changed, again.after and again.after.index) == (False, _index(joined))
+    result = package.result(arm64, joined)
+    assert joined.after
+    assert (result["digest"], result["index"]) == (joined.after.digest, _index(joined))
+    assert result["image"].endswith(f"@{_index(joined)}" if place.startswith("docker") else ":1")
+    for architecture, published in (("amd64", alone.after), ("arm64", joined.after)):
+        found = registry.resolve(result["image"], architecture)
+        assert (found.digest, found.named_digest) == (published.digest, _index(joined))
+        assert found.manifest["annotations"] == published.annotations
+
+
+def test_the_order_of_architectures_makes_no_difference(make_deb: MakeDeb, tmp_path: Path) -> None:
+    sources = [make_deb("amd64"), make_deb("arm64")]
+    indexes = set()
+    for name, order in (("one", sources), ("two", sources[::-1])):
+        last = [_package(source, f"oci:{tmp_path}/{name}:1") for source in order][-1]
+        indexes.add(_index(last))
+    assert len(indexes) == 1
+
+
+def test_another_version_takes_the_place_of_its_own_architecture_only(make_deb: MakeDeb, registry_address: str) -> None:
+    destination = f"docker://{registry_address}/kernels/sample:1"
+    first, other = _package(make_deb("amd64"), destination), _package(make_deb("arm64"), destination)
+    newer = _package(make_deb("amd64", "6.12.2-1"), destination)
+    assert (newer.changed, newer.before and newer.before.digest) == (True, first.after and first.after.digest)
+    assert _index(newer) != _index(other)
+    assert registry.resolve(destination, "amd64").digest == (newer.after and newer.after.digest)
+    assert registry.resolve(destination, "arm64").digest == (other.after and other.after.digest)
+    # What the index was is still there, by its digest.
+    assert registry.resolve(f"{registry_address}/kernels/sample@{_index(other)}", "amd64").digest == (first.after and first.after.digest)
+
+
+def test_an_arm64_kernel_is_packaged_compressed(make_deb: MakeDeb, tmp_path: Path) -> None:
+    _package(make_deb("arm64"), f"oci:{tmp_path}/layout:1")
+    (layer,) = registry.resolve(f"oci:{tmp_path}/layout:1", "arm64").manifest["layers"]
+    blob = tmp_path / "layout" / "blobs" / "sha256" / layer["digest"][7:]
+    done = subprocess.run(["tar", "-xOf", str(blob), "kernel/image"], capture_output=True, check=True)
+    assert subprocess.run(["gunzip"], input=done.stdout, capture_output=True, check=True).stdout == samples.arm64_image()
+    metadata = subprocess.run(["tar", "-xOf", str(blob), "kernel/metadata"], capture_output=True, check=True).stdout.decode()
+    assert "KERNEL_ARCH=aarch64\n" in metadata
+
+
+def test_a_host_takes_the_kernel_of_its_architecture(
+    make_deb: MakeDeb, registry_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination = f"docker://{registry_address}/kernels/sample:1"
+    outcomes = [_package(make_deb(architecture), destination) for architecture in ("arm64", "amd64")]
+    image = f"{registry_address}/kernels/sample@{_index(outcomes[-1])}"
+    store = Store(tmp_path / "store")
+    monkeypatch.setattr(registry, "host_architecture", lambda: "amd64")
+    report = converge(store, [Declared("stable", image)], check=False)
+    assert report.kernels[0]["digest"] == (outcomes[-1].after and outcomes[-1].after.digest)
+    # Declared by the digest of the index, it needs no registry any more, and is repaired from there.
+    assert not converge(store, [Declared("stable", image)], check=False).changed
+    deployed(store)["stable"].vmlinux.write_bytes(b"")
+    assert converge(store, [Declared("stable", image)], check=False).changed
+    assert deployed(store)["stable"].vmlinux.read_bytes() == samples.elf()
+
+    monkeypatch.setattr(registry, "host_architecture", lambda: "riscv64")
+    other = Store(tmp_path / "other")
+    with pytest.raises(
+        InvalidDeclaration, match=r"kernel 'stable': .* is offered for linux/amd64, linux/arm64; this host needs linux/riscv64"
+    ):
+        converge(other, [Declared("stable", image)], check=False)
+    assert deployed(other) == {}
+
+
+def _repository(directory: Path, sources: list[package.DebianKernel]) -> Path:
+    """An apt configuration of an archive with the given kernels, and metapackages that depend on them; apt's own architecture is amd64."""
+    stanzas = []
+    for source in sources:
+        assert source.path
+        kernel = f"linux-image-6.12.1-{source.architecture}"
+        name = f"{kernel}.deb"
+        (directory / name).write_bytes(source.path.read_bytes())
+        common = f"Version: {source.version}\nArchitecture: {source.architecture}\nMaintainer: A <a@example>\n"
+        rest = f"Filename: ./{name}\nSize: {(directory / name).stat().st_size}\nSHA256: {source.digest.removeprefix('sha256:')}\n"
+        stanzas.append(f"Package: {kernel}\n{common}{rest}")
+        stanzas.append(f"Package: linux-image-sample\n{common}Depends: {kernel} (= {source.version})\n{rest}")
+    (directory / "Packages").write_text("\n".join(stanzas))
+    for name in ("lists/partial", "cache/archives/partial"):
+        (directory / name).mkdir(parents=True)
+    (directory / "status").touch()
+    (directory / "sources.list").write_text(f"deb [trusted=yes] file:{directory} ./\n")
+    settings = {
+        "APT::Architecture": "amd64",
+        "APT::Architectures": "amd64,arm64",
+        "APT::Sandbox::User": "root",
+        "Dir::Cache": f"{directory}/cache",
+        "Dir::Etc::sourcelist": f"{directory}/sources.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State": str(directory),
+        "Dir::State::lists": f"{directory}/lists",
+        "Dir::State::status": f"{directory}/status",
+    }
+    (directory / "apt.conf").write_text("".join(f'{key} "{value}";\n' for key, value in settings.items()))
+    return directory / "apt.conf"
+
+
+@pytest.mark.parametrize(("name", "architecture"), [("linux-image-sample", "amd64"), ("linux-image-sample:arm64", "arm64")])
+def test_apt_finds_and_downloads_the_kernel_of_an_architecture(
+    make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, architecture: str
+) -> None:
+    (tmp_path / "archive").mkdir()
+    sources = {each: make_deb(each) for each in ("amd64", "arm64")}
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", list(sources.values()))))
+    subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
+    found = package.from_apt(name)
+    assert (found.package, found.architecture) == (f"linux-image-6.12.1-{architecture}", architecture)
+    assert (found.version, found.digest, found.path) == ("6.12.1-1", sources[architecture].digest, None)
+    assert _package(found, f"oci:{tmp_path}/layout:1").changed
+    assert registry.resolve(f"oci:{tmp_path}/layout:1", architecture).architecture == architecture
+
+
+def test_a_download_that_is_not_what_apt_announced_is_refused(make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "archive").mkdir()
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", [make_deb("amd64")])))
+    subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
+    announced = dataclasses.replace(package.from_apt("linux-image-sample"), digest=f"sha256:{'0' * 64}")
+    with pytest.raises(RingfenceError, match=r"the download has the digest sha256:\w+ instead of sha256:0000"):
+        _package(announced, f"oci:{tmp_path}/layout:1")
+    assert not (tmp_path / "layout").exists()
+
+
+BAD = {
+    "architecture": ({"architecture": "i386"}, r"is for i386; kernels can be packaged for amd64, arm64"),
+    "image of another architecture": ({"architecture": "arm64", "image": samples.bzimage()}, "not an arm64 boot image"),
+    "other image of another architecture": ({"architecture": "amd64", "image": samples.arm64_image()}, "not an x86 boot image"),
+    "no guest of Xen": ({"architecture": "arm64", "config": samples.config()}, "not built to be a guest of Xen"),
+    "no note": ({"architecture": "amd64", "image": samples.bzimage(samples.elf({}))}, "neither as PV nor as PVH"),
+}
+
+
+@pytest.mark.parametrize(("parts", "message"), BAD.values(), ids=BAD.keys())
+def test_a_bad_package_leaves_the_destination_as_it_was(
+    make_deb: MakeDeb, tmp_path: Path, parts: dict[str, str | bytes], message: str
+) -> None:
+    destination = f"oci:{tmp_path}/layout:1"
+    _package(make_deb("amd64", "6.12.0-1"), destination)
+    before = (tmp_path / "layout" / "index.json").read_bytes()
+    with pytest.raises(RingfenceError, match=message):
+        _package(make_deb(**parts), destination)
+    assert (tmp_path / "layout" / "index.json").read_bytes() == before
+
+
+@pytest.mark.parametrize("place", ["docker://{registry}/kernels/sample:1", "oci:{directory}/layout:1"])
+def test_an_index_that_lacks_an_image_is_not_replaced(make_deb: MakeDeb, registry_address: str, tmp_path: Path, place: str) -> None:
+    """What it has for others would be lost."""
+    destination = place.format(registry=registry_address, directory=tmp_path)
+    first = _package(make_deb("amd64"), destination)
+    index = _index(_package(make_deb("arm64"), destination))
+    assert first.after
+    if place.startswith("oci:"):
+        (tmp_path / "layout" / "blobs" / "sha256" / first.after.digest[7:]).unlink()
+    else:
+        name = first.after.digest.removeprefix("sha256:")
+        (link,) = (tmp_path / "registry").rglob(f"_manifests/revisions/sha256/{name}/link")
+        link.unlink()
+    with pytest.raises(registry.IncompleteIndex, match=f"its index lists {first.after.digest}"):
+        _package(make_deb("amd64", "6.12.2-1"), destination)
+    assert registry.resolve(destination, "arm64").named_digest == index
+
+
+def test_a_damaged_image_for_another_architecture_is_not_joined(make_deb: MakeDeb, tmp_path: Path) -> None:
+    destination = f"oci:{tmp_path}/layout:1"
+    _package(make_deb("arm64"), destination)
+    (layer,) = registry.resolve(destination, "arm64").manifest["layers"]
+    (tmp_path / "layout" / "blobs" / "sha256" / layer["digest"][7:]).write_bytes(b"damaged")
+    before = json.loads((tmp_path / "layout" / "index.json").read_bytes())
+    with pytest.raises(registry.DigestMismatch):
+        _package(make_deb("amd64"), destination)
+    assert json.loads((tmp_path / "layout" / "index.json").read_bytes()) == before

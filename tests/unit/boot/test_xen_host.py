@@ -1,0 +1,265 @@
+"""The steps from a plain machine to a confirmed Xen, on a made-up machine whose GRUB is two files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils import debian, host_files
+from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions, xen_host
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
+
+OPTIONS = decisions.parse_options("1GiB", 0, [], 300)
+OTHER_OPTIONS = decisions.parse_options("2GiB", 0, [], 300)
+LINUX_ENTRY = "menuentry 'Debian' $menuentry_id_option 'gnulinux-simple-1' {\n\tlinux /vmlinuz\n}\n"
+LINUX, XEN = "gnulinux-simple-1", "xen-gnulinux-simple-1"
+
+
+def xen_entry(options: decisions.Options) -> str:
+    """GRUB's entry for Xen as update-grub writes it."""
+    return (
+        f"menuentry 'Debian, with Xen' $menuentry_id_option '{XEN}' {{\n"
+        f"\tmultiboot2\t/boot/xen.gz placeholder {' '.join(decisions.xen_arguments(options, 'quiet'))}\n"
+        f"\tmodule2\t/boot/vmlinuz-6 placeholder {' '.join(decisions.dom0_arguments())}\n"
+        "}\n"
+    )
+
+
+@dataclass
+class World:
+    """A machine: what is booted, what GRUB is set to, and the commands that were run."""
+
+    root: Path
+    options: decisions.Options = OPTIONS
+    in_xen: bool = False
+    xen: str = ""
+    libvirt: bool = True
+    default_route: bool = True
+    machine: decisions.Machine = field(
+        default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, False, True)
+    )
+    commands: list[list[str]] = field(default_factory=list)
+    outdated: dict[str, tuple[str, str]] = field(default_factory=dict)
+    written: list[str] = field(default_factory=list)
+    journal: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def saved(self) -> str:
+        """GRUB's default."""
+        return decisions.parse_environment((self.root / "grubenv").read_bytes()).get("saved_entry", "")
+
+    def boot_xen(self, options: decisions.Options) -> None:
+        """Boot what GRUB's entry for Xen says."""
+        self.in_xen, self.xen = True, f"placeholder {' '.join(decisions.xen_arguments(options, 'quiet'))} no-real-mode edd=off"
+
+    def run(self, argv: Sequence[str], **_options: object) -> bytes:
+        """Stand in for every program."""
+        self.commands.append(list(argv))
+        if argv[0] == "grub-set-default":
+            (self.root / "grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={argv[1]}\n")
+        if argv[0] == "update-grub":
+            (self.root / "grub.cfg").write_text(LINUX_ENTRY + xen_entry(self.options))
+        if argv[0] == "journalctl":
+            return self.journal["errors" if "--priority=err" in argv else "boots"]
+        if argv[:2] == ["systemctl", "is-system-running"]:
+            raise CommandFailed("degraded")
+        return b""
+
+
+@pytest.fixture(name="world")
+def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
+    """A machine with plain Linux, before anything was done to it."""
+    world = World(tmp_path)
+    (tmp_path / "grub.cfg").write_text(LINUX_ENTRY)
+    (tmp_path / "grubenv").write_text("# GRUB Environment Block\n")
+    (tmp_path / "boot_id").write_text("first\n")
+
+    class Libvirt:
+        def __init__(self) -> None:
+            if not world.libvirt:
+                raise RingfenceError("libvirt does not answer")
+
+    def outdated(files: Sequence[HostFile]) -> dict[str, tuple[str, str]]:
+        return {path: change for path, change in world.outdated.items() if path in [file.path for file in files]}
+
+    monkeypatch.setattr(xen_host, "_GRUB_CFG", tmp_path / "grub.cfg")
+    monkeypatch.setattr(xen_host, "_GRUB_ENVIRONMENT", tmp_path / "grubenv")
+    monkeypatch.setattr(xen_host, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(xen_host, "_MARKER", tmp_path / "etc/trial.json")
+    monkeypatch.setattr(xen_host, "_TIMER_LINK", tmp_path / "wants/trial.timer")
+    monkeypatch.setattr(xen_host, "run", world.run)
+    monkeypatch.setattr(xen_host, "Hypervisor", Libvirt)
+    monkeypatch.setattr(xen_host, "booted_into_xen", lambda: world.in_xen)
+    monkeypatch.setattr(xen_host, "_observe_machine", lambda: world.machine)
+    monkeypatch.setattr(xen_host, "_has_default_route", lambda: world.default_route)
+    linux = " ".join(["quiet", *decisions.dom0_arguments()])
+    monkeypatch.setattr(xen_host, "_running", lambda: decisions.Running(world.in_xen, world.xen, linux if world.in_xen else "quiet"))
+    monkeypatch.setattr(host_files, "outdated", outdated)
+    monkeypatch.setattr(host_files, "write", lambda files: world.written.extend(file.path for file in files))
+    return world
+
+
+def confirmed(world: World) -> None:
+    """Bring the machine to a Xen that is booted and the default."""
+    (world.root / "grub.cfg").write_text(LINUX_ENTRY + xen_entry(OPTIONS))
+    (world.root / "grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={XEN}\n")
+    world.boot_xen(OPTIONS)
+
+
+def test_an_unfit_machine_is_left_as_it_is(world: World) -> None:
+    world.machine = replace(world.machine, release="11", secure_boot=True)
+    with pytest.raises(InvalidDeclaration) as caught:
+        xen_host.prepare(OPTIONS, check=False)
+    assert len(caught.value.problems) == 2
+    assert (world.commands, world.written) == ([], [])
+
+
+def test_plain_linux_is_the_default_before_xen_is_installed(world: World) -> None:
+    world.outdated = {decisions.GRUB_FILE: ("", "new")}
+    outcome = xen_host.prepare(OPTIONS, check=False)
+    assert outcome.changed
+    assert outcome.packages == debian.packages("13")
+    assert decisions.GRUB_FILE in world.written
+    assert world.saved == LINUX
+    world.outdated = {}
+    assert not xen_host.prepare(OPTIONS, check=False).changed
+
+
+@pytest.mark.parametrize("step", [xen_host.prepare, lambda options, check: xen_host.arm(options, reboot=True, check=check)])
+def test_check_mode_tells_and_does_nothing(world: World, step: object) -> None:
+    world.outdated = {decisions.GRUB_FILE: ("", "new")}
+    outcome = step(OPTIONS, check=True)  # type: ignore[operator]
+    assert outcome.changed
+    assert list(outcome.changes) == [decisions.GRUB_FILE]
+    assert (world.commands, world.written) == ([], [])
+    assert not (world.root / "etc/trial.json").exists()
+
+
+def test_a_confirmed_default_waits_for_a_reboot_that_is_allowed(world: World) -> None:
+    confirmed(world)
+    world.outdated = {decisions.GRUB_FILE: ("old", "new")}
+    assert not xen_host.prepare(OTHER_OPTIONS, check=False).changed
+    outcome = xen_host.arm(OTHER_OPTIONS, reboot=False, check=False)
+    assert not outcome.changed
+    assert outcome.pending[0] == "Xen was booted without dom0_mem=2048M,max:2048M"
+    assert decisions.GRUB_FILE not in world.written
+    assert (world.commands, world.saved) == ([], XEN)
+
+
+def test_a_xen_host_of_other_hands_stays_one_until_a_reboot_is_allowed(world: World) -> None:
+    world.boot_xen(OTHER_OPTIONS)
+    world.outdated = {decisions.GRUB_FILE: ("", "new")}
+    assert not xen_host.prepare(OPTIONS, check=False).changed
+    outcome = xen_host.arm(OPTIONS, reboot=False, check=False)
+    assert not outcome.changed
+    assert outcome.pending
+    assert decisions.GRUB_FILE not in world.written
+    assert (world.commands, world.saved) == ([], "")
+
+
+def test_without_leave_to_reboot_xen_is_ready_and_linux_stays(world: World) -> None:
+    outcome = xen_host.arm(OPTIONS, reboot=False, check=False)
+    assert (outcome.changed, outcome.armed, outcome.unconfirmed) == (True, False, False)
+    assert outcome.pending == ["plain Linux is booted, not Xen"]
+    assert world.saved == LINUX
+    assert world.commands == [["grub-set-default", LINUX], ["update-grub"]]
+
+
+def test_a_trial_can_end_before_it_begins(world: World) -> None:
+    outcome = xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert outcome.armed
+    assert outcome.unconfirmed
+    assert world.saved == LINUX
+    assert world.commands[-1] == ["grub-reboot", XEN]
+    assert (world.root / "wants/trial.timer").is_symlink()
+    assert json.loads((world.root / "etc/trial.json").read_text())["default_route"] is True
+
+
+def test_changed_parameters_of_a_confirmed_xen_are_a_trial_again(world: World) -> None:
+    confirmed(world)
+    world.options = OTHER_OPTIONS
+    assert xen_host.arm(OTHER_OPTIONS, reboot=True, check=False).armed
+    assert world.saved == LINUX
+    assert world.commands == [["grub-set-default", LINUX], ["update-grub"], ["grub-reboot", XEN]]
+
+
+def test_a_grub_that_gets_no_entry_is_an_error(world: World) -> None:
+    world.options = OTHER_OPTIONS
+    with pytest.raises(RingfenceError, match="update-grub made no entry"):
+        xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert world.saved == LINUX
+    assert not (world.root / "etc/trial.json").exists()
+
+
+def test_a_healthy_trial_becomes_the_default(world: World) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.boot_xen(OPTIONS)
+    assert xen_host.confirm(OPTIONS).changed
+    assert world.saved == XEN
+    assert not (world.root / "wants/trial.timer").is_symlink()
+    assert not (world.root / "etc/trial.json").exists()
+    again = xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert (again.changed, again.armed, again.unconfirmed) == (False, False, False)
+
+
+def test_a_trial_whose_play_was_killed_is_confirmed_by_the_next(world: World) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.boot_xen(OPTIONS)
+    outcome = xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert (outcome.armed, outcome.unconfirmed) == (False, True)
+
+
+@pytest.mark.parametrize("reboot", [True, False])
+def test_a_trial_that_failed_after_its_play_is_told_of_before_there_is_another(world: World, reboot: bool) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert xen_host.arm(OPTIONS, reboot=True, check=False).armed, "the machine has not been rebooted yet"
+    (world.root / "boot_id").write_text("second\n")
+    world.journal = {"boots": b""}
+    for check in (True, False):
+        with pytest.raises(RingfenceError, match="the trial boot into Xen failed"):
+            xen_host.arm(OPTIONS, reboot=reboot, check=check)
+    assert not (world.root / "etc/trial.json").exists()
+    assert xen_host.arm(OPTIONS, reboot=reboot, check=False).armed == reboot
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [({"libvirt": False}, "libvirt does not answer"), ({"default_route": False}, "no default route"), ({"xen": "placeholder"}, "dom0_mem")],
+)
+def test_an_unhealthy_trial_keeps_its_deadline(world: World, fault: dict[str, object], words: str) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.boot_xen(OPTIONS)
+    for name, value in fault.items():
+        setattr(world, name, value)
+    with pytest.raises(RingfenceError, match=f"not healthy: .*{words}.*back to plain Linux 300 s after its boot"):
+        xen_host.confirm(OPTIONS)
+    assert world.saved == LINUX
+    assert (world.root / "wants/trial.timer").is_symlink()
+
+
+def test_a_xen_that_never_reached_dom0_is_told_so(world: World) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.journal = {"boots": b""}
+    with pytest.raises(RingfenceError) as caught:
+        xen_host.confirm(OPTIONS)
+    assert "back on plain Linux" in str(caught.value)
+    assert f"Tried: Xen with '{' '.join(decisions.xen_arguments(OPTIONS, 'quiet'))}'" in str(caught.value)
+    assert "stopped before dom0's system ran" in str(caught.value)
+    assert not (world.root / "wants/trial.timer").is_symlink()
+
+
+def test_a_dom0_that_was_not_confirmed_in_time_is_told_with_its_last_errors(world: World) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.journal = {
+        "boots": b'{"_BOOT_ID":"aaa"}\n{"_BOOT_ID":"bbb"}\n{"_BOOT_ID":"bbb"}\n',
+        "errors": b"Failed to start networking\nTimed out waiting for /data\n",
+    }
+    with pytest.raises(RingfenceError, match=r"not confirmed within 300 s \(boot bbb\).*Failed to start networking \| Timed out"):
+        xen_host.confirm(OPTIONS)
+    assert "_BOOT_ID=bbb" in world.commands[-1]

@@ -1,0 +1,138 @@
+"""Bundles: what a manifest may say, how files are named and kept, and which bundle fits which host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive, install, installed, manifest
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest, Since
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+
+DIGEST = "a" * 64
+MANIFEST = Manifest(
+    "2026-12",
+    "2026-12-01T12:00:00Z",
+    "amd64",
+    ("trixie",),
+    {"registry.example/web:1": f"sha256:{DIGEST}"},
+    {"images/oci-layout": File(3, hashlib.sha256(b"abc").hexdigest()), "debian/a.deb": File(1, DIGEST, earlier=True)},
+    Since("2026-11", f"sha256:{DIGEST}"),
+)
+
+
+def changed(**fields: Any) -> bytes:
+    """The manifest with some fields changed, or left out where the value is ``None``."""
+    document = {**json.loads(MANIFEST.content()), **fields}
+    return json.dumps({name: value for name, value in document.items() if value is not None or name == "since"}).encode()
+
+
+def test_what_is_written_is_read() -> None:
+    assert manifest.parse(MANIFEST.content(), Path("/b/manifest.json")) == MANIFEST
+    assert manifest.parse(changed(since=None), Path("/b/manifest.json")).since is None
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"{", "/b/manifest.json is no manifest of a bundle: .*; copy the bundle again"),
+        (b"[]", "has the schema None; accepted is 1"),
+        (changed(schema=2), "has the schema 2; accepted is 1; collect with this version"),
+        (changed(suites=None), "is no manifest of a bundle: 'suites'"),
+        (changed(more=1), "is no manifest of a bundle: .*'more'"),
+        (changed(files={"a": {"size": 1}}), "is no manifest of a bundle: .*'sha256'"),
+        (changed(files={"a": {"size": "1", "sha256": DIGEST}}), "a has the size '1'"),
+        (changed(files={"a": {"size": 1, "sha256": "abc"}}), "the sha256 'abc'"),
+        (changed(files={"../a": {"size": 1, "sha256": DIGEST}}), r"'\.\./a' cannot be a file of a bundle"),
+        (changed(files={"/etc/passwd": {"size": 1, "sha256": DIGEST}}), "'/etc/passwd' cannot be a file of a bundle"),
+    ],
+)
+def test_what_is_no_manifest_is_told(content: bytes, message: str) -> None:
+    with pytest.raises(RingfenceError, match=message):
+        manifest.parse(content, Path("/b/manifest.json"))
+
+
+def test_names_fit_a_stick() -> None:
+    good = ["debian/pool/main/g/gcc-14/libgcc-s1_14.2.0-19_amd64.deb", "debian/pool/a_1.0~rc1+b2%3a_all.deb", "images/index.json"]
+    assert manifest.unfit(good) == []
+    bad = ["a:b", "a\\b", "a b", "a/", "/a", "a//b", "./a", "a/..", ".hidden", "end.", "x" * 201, "a?", "ä"]
+    assert manifest.unfit(bad) == [f"{path!r} cannot be a file of a bundle" for path in bad]
+    assert manifest.unfit(["a/One", "a/one", "b"]) == [f"{path!r} differs from another file only by case" for path in ("a/One", "a/one")]
+
+
+@pytest.mark.parametrize(
+    ("size", "names"),
+    [(0, ["f"]), (manifest.PART, ["f"]), (manifest.PART + 1, ["f.001", "f.002"]), (4 * 1024**3, ["f.001", "f.002"])],
+)
+def test_large_files_are_kept_in_parts_that_fat32_takes(size: int, names: list[str]) -> None:
+    assert File(size, DIGEST).stored("f") == names
+    assert manifest.PART < 2**32
+
+
+def test_faults_of_a_file(tmp_path: Path) -> None:
+    file = File(3, hashlib.sha256(b"abc").hexdigest())
+    assert manifest.fault(tmp_path, ["f"], file) == "is missing"
+    (tmp_path / "f").write_bytes(b"abc")
+    assert manifest.fault(tmp_path, ["f"], file) is None
+    (tmp_path / "f").write_bytes(b"abd")
+    assert str(manifest.fault(tmp_path, ["f"], file)).startswith("is damaged: 3 bytes with sha256 ")
+    (tmp_path / "link").symlink_to("f")
+    assert manifest.fault(tmp_path, ["link"], file) == "cannot be read: link is no regular file"
+    for name, content in (("f.001", b"ab"), ("f.002", b"c")):
+        (tmp_path / name).write_bytes(content)
+    assert manifest.fault(tmp_path, ["f.001", "f.002"], file) is None
+
+
+def test_an_index_is_found_in_a_release_file() -> None:
+    release = f"MD5Sum:\n {'b' * 32} 1 main/binary-amd64/Packages.xz\nSHA256:\n {DIGEST}  12345 main/binary-amd64/Packages.xz\n"
+    assert debian_archive._listed_in_release(release, "main/binary-amd64/Packages.xz") == File(12345, DIGEST)
+    with pytest.raises(RingfenceError, match=r"does not list main/binary-arm64/Packages\.xz, which Debian's do; use another mirror"):
+        debian_archive._listed_in_release(release, "main/binary-arm64/Packages.xz")
+
+
+def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
+    settings = debian_archive.host_settings(tmp_path / "apt", Path("/var/lib/ringfence/bundle/current"), "trixie", "amd64")
+    sources = (tmp_path / "apt" / "sources.list").read_text().splitlines()
+    where = "file:/var/lib/ringfence/bundle/current"
+    assert [line.partition("] ")[2] for line in sources] == [
+        f"{where}/debian trixie main",
+        f"{where}/debian trixie-updates main",
+        f"{where}/debian-security trixie-security main",
+    ]
+    assert all(f"[signed-by={debian_archive.KEYRING} by-hash=no]" in line for line in sources)
+    assert "trusted" not in "".join(sources)
+    assert 'Dir::Etc::sourceparts "-";' in settings.read_text()
+
+
+def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
+    declared = collect.Declared([], [], [], tmp_path, {})
+    with pytest.raises(RingfenceError, match="suites: none is named; accepted: bookworm, trixie; name those of your hosts"):
+        collect.collect(tmp_path / "bundle", declared, None, check=True)
+
+
+def test_the_missing_earlier_bundle_is_named(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images" / "oci-layout").write_bytes(b"abc")
+    (tmp_path / "manifest.json").write_bytes(MANIFEST.content())
+    message = rf"builds on the bundle '2026-11' \(manifest sha256:{DIGEST}\): debian/a\.deb is neither in it nor on this host, 1 files"
+    with pytest.raises(RingfenceError, match=message):
+        install.install(Store(tmp_path / "store"), tmp_path, None, "trixie", "amd64", check=True)
+
+
+def test_a_host_without_a_bundle_asks_the_registry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(registry, "resolve", asked.append)
+    installed.resolve(Store(tmp_path), "registry.example/web:1")
+    current = installed.current(Store(tmp_path))
+    current.mkdir(parents=True)
+    (current / "manifest.json").write_bytes(MANIFEST.content())
+    # In neither the list of references, nor, though it is there, among the files.
+    for reference in ("registry.example/web:2", "registry.example/web:1"):
+        installed.resolve(Store(tmp_path), reference)
+    assert asked == ["registry.example/web:1", "registry.example/web:2", "registry.example/web:1"]

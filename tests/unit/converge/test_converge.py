@@ -1,0 +1,1221 @@
+"""Tests of the library's ``converge.converge`` on a made-up host."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import made_up_host
+import pytest
+from made_up_host import RECORD, Host, digest, reference
+
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Running
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    """A host that runs nothing yet, with the images 1, 2 and 3 in its registry."""
+    made = made_up_host.make(tmp_path / "store", monkeypatch)
+    made.publish("1", "2", "3")
+    return made
+
+
+def _zone(name: str = "web", image: str = reference("1"), **fields: Any) -> dict[str, Any]:
+    return {"name": name, "image": image, **fields}
+
+
+def _actions(report: converge.Report) -> dict[str, str]:
+    return {zone["name"]: zone["action"] for zone in report.zones}
+
+
+def _problems(host: Host, *zones: dict[str, Any], **options: Any) -> list[str]:
+    """The faults of a declaration, which has to change nothing."""
+    before = host.snapshot()
+    with pytest.raises(InvalidDeclaration) as caught:
+        host.converge(*zones, **options)
+    after = host.snapshot()
+    after["files"].pop(str(host.store.root / "lock"), None)
+    before["files"].pop(str(host.store.root / "lock"), None)
+    assert after == before
+    return caught.value.problems
+
+
+# What is declared comes to run.
+
+
+def test_a_zone_is_created_started_and_reported(host: Host) -> None:
+    report = host.converge(_zone(ports=["8080:80"], environment={"SECRET": "x"}, restart="always"))
+    assert report.changed
+    assert report.failures == report.undeclared == []
+    assert report.zones == [
+        {
+            "name": "web",
+            "action": "create",
+            "reasons": ["does not exist"],
+            "changed": True,
+            "failed": False,
+            "pending": [],
+            "image": digest("1"),
+            "kernel": digest("a"),
+            "kernel_release": "6.12-stable",
+            "virtualization": "pvh",
+            "memory": 128,
+            "cpus": 1,
+            "cpu_shares": 1024,
+            "environment": ["SECRET"],
+            "ports": ["8080:80/tcp"],
+            "restart": "always",
+            "stop_grace_period": 10,
+            "address": "198.18.0.1",
+            "address6": "fd72:696e:6766::1",
+            "domain_id": 2,
+        }
+    ]
+    assert host.hypervisor.calls == ["define web", "start web"]
+    assert host.hypervisor.domains["web"].autostart
+    assert host.table is not None
+    assert "8080 : 198.18.0.1 . 80" in str(host.table)
+    assert (host.store.root / "network.nft").read_text() == host.table
+
+
+def test_converging_again_changes_nothing_and_asks_no_registry(host: Host) -> None:
+    declared = [_zone(ports=["8080:80"]), _zone("db", reference("2"), environment={"A": "1"}, command=["run"])]
+    host.converge(*declared)
+    before, asked = host.snapshot(), len(host.resolved)
+    report = host.converge(*declared)
+    assert not report.changed
+    assert _actions(report) == {"db": "keep", "web": "keep"}
+    assert report.before == report.after == {}
+    after = host.snapshot()
+    after["files"].pop(str(host.store.root / "lock"))
+    before["files"].pop(str(host.store.root / "lock"))
+    assert after == before
+    assert len(host.resolved) == asked
+
+
+@pytest.mark.parametrize(
+    ("fields", "action", "calls"),
+    [
+        ({"ports": ["1:1"]}, "live", ["define web"]),
+        ({"memory": "96MiB"}, "live", ["memory web 96", "define web"]),
+        ({"cpu_shares": 2048}, "live", ["weight web 512", "define web"]),
+        ({"cpus": 2}, "restart", ["stop web", "define web", "start web"]),
+        ({"memory": "256MiB"}, "restart", ["stop web", "define web", "start web"]),
+        ({"kernel": "old"}, "restart", ["stop web", "define web", "start web"]),
+        ({"image": reference("2")}, "recreate", ["stop web", "define web", "start web"]),
+    ],
+)
+def test_a_change_is_made_as_gently_as_it_can_be(host: Host, fields: dict[str, Any], action: str, calls: list[str]) -> None:
+    host.converge(_zone())
+    made = made_up_host.only(host.store, "web", "writable").stat().st_ino
+    host.hypervisor.calls.clear()
+    assert _actions(host.converge(_zone(**fields))) == {"web": action}
+    assert host.hypervisor.calls == calls
+    assert (made_up_host.only(host.store, "web", "writable").stat().st_ino == made) is (action != "recreate")
+    assert not host.converge(_zone(**fields)).changed
+
+
+def test_a_zone_that_has_ended_is_started_with_what_it_wrote(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.domains["web"].number = None
+    made = made_up_host.only(host.store, "web", "writable").stat().st_ino
+    made_up_host.add_runtime(host.store, "f")
+    assert _actions(host.converge(_zone())) == {"web": "start"}
+    assert made_up_host.only(host.store, "web", "writable").stat().st_ino == made
+    assert host.hypervisor.observe()[0]["web"].definition.runtime == digest("f")  # type: ignore[union-attr]
+
+
+def test_a_new_zone_base_alone_changes_nothing(host: Host) -> None:
+    host.converge(_zone())
+    made_up_host.add_runtime(host.store, "f")
+    assert not host.converge(_zone()).changed
+
+
+def test_a_zone_whose_files_are_lost_is_made_anew(host: Host) -> None:
+    host.converge(_zone())
+    made_up_host.only(host.store, "web", "initrd").unlink()
+    report = host.converge(_zone())
+    assert (report.zones[0]["action"], report.zones[0]["reasons"]) == ("recreate", ["files of it are missing"])
+    assert not host.converge(_zone()).changed
+
+
+def test_a_zone_whose_metadata_is_damaged_is_made_anew(host: Host) -> None:
+    host.converge(_zone())
+    domain = host.hypervisor.domains["web"]
+    domain.xml = re.sub(r"(<ringfence:zone>).*(</ringfence:zone>)", r"\1damaged\2", domain.xml)
+    assert _actions(host.converge(_zone())) == {"web": "recreate"}
+    assert not host.converge(_zone()).changed
+
+
+def test_the_default_kernel_and_the_best_mode_are_taken(host: Host) -> None:
+    report = host.converge(_zone(), _zone("pv", virtualization="pv"), _zone("old", kernel="old"))
+    modes = {zone["name"]: (zone["kernel_release"], zone["virtualization"]) for zone in report.zones}
+    assert modes == {"old": ("6.12-old", "pv"), "pv": ("6.12-stable", "pv"), "web": ("6.12-stable", "pvh")}
+
+
+def test_on_a_host_that_cannot_run_pvh_zones_are_pv(host: Host) -> None:
+    host.hypervisor.possible = ("pv",)
+    assert host.converge(_zone()).zones[0]["virtualization"] == "pv"
+
+
+def test_a_zone_keeps_its_address(host: Host) -> None:
+    host.converge(_zone("b"))
+    report = host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert {zone["name"]: zone["address"] for zone in report.zones} == {"a": "198.18.0.2", "b": "198.18.0.1", "c": "198.18.0.3"}
+
+
+def test_a_tag_is_looked_up_when_the_zone_is_made_and_when_the_reference_changes(host: Host) -> None:
+    host.publish("1", tag="latest")
+    tagged = _zone(image="registry.example/image:latest")
+    host.converge(tagged)
+    host.publish("2", tag="latest")
+    assert not host.converge(tagged).changed
+    host.publish("2", tag="new")
+    assert _actions(host.converge(_zone(image="registry.example/image:new"))) == {"web": "recreate"}
+
+
+def test_zones_of_one_image_share_it(host: Host) -> None:
+    host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert host.resolved == [reference("1")]
+    assert [path.name for path in host.store.images.iterdir()] == ["1" * 64]
+
+
+def test_old_ports_are_closed_and_new_ones_opened(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"]))
+    host.converge(_zone(ports=["8081:80"]))
+    assert host.table is not None
+    assert "8081 : 198.18.0.1 . 80" in str(host.table)
+    assert "8080" not in str(host.table)
+
+
+def test_two_zones_may_swap_their_ports(host: Host) -> None:
+    host.converge(_zone("a", ports=["1:1"]), _zone("b", ports=["2:2"]))
+    report = host.converge(_zone("a", ports=["2:2"]), _zone("b", ports=["1:1"]))
+    assert _actions(report) == {"a": "live", "b": "live"}
+
+
+def test_rules_that_something_else_has_removed_come_back(host: Host) -> None:
+    host.converge(_zone())
+    host.table = None
+    assert host.converge(_zone(), check=True).changed
+    assert host.table is None
+    report = host.converge(_zone())
+    assert report.changed
+    assert report.rules_changed
+    assert not report.zones[0]["changed"]
+    assert host.table is not None
+
+
+def test_rules_that_do_not_load_are_tried_again(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+
+    def fail(argv: Sequence[str], *, stdin: bytes | None = None) -> bytes:
+        if argv[:2] == ["nft", "-f"]:
+            raise CommandFailed("nft failed with exit status 1: no")
+        return host.run(argv, stdin=stdin)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(firewall, "run", fail)
+        with pytest.raises(CommandFailed):
+            host.converge(_zone(ports=["8080:80"]))
+    host.converge(_zone(ports=["8080:80"]))
+    assert host.table is not None
+    assert "8080" in str(host.table)
+
+
+# What is not declared.
+
+
+def test_an_absent_zone_is_removed_with_its_files(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"]), _zone("db"))
+    host.hypervisor.calls.clear()
+    report = host.converge({"name": "web", "state": "absent"}, _zone("db"))
+    assert _actions(report) == {"db": "keep", "web": "remove"}
+    assert host.hypervisor.calls == ["stop web", "undefine web"]
+    assert [path.name for path in host.store.zones.iterdir()] == ["db"]
+    assert host.table is not None
+    assert "8080" not in str(host.table)
+    assert not host.converge({"name": "web", "state": "absent"}, _zone("db")).changed
+
+
+def test_what_is_absent_needs_neither_kernel_nor_zone_base(host: Host) -> None:
+    host.converge(_zone())
+    (host.store.root / "runtime" / "current.json").unlink()
+    (host.store.kernels / "names.json").unlink()
+    assert _actions(host.converge({"name": "web", "state": "absent"})) == {"web": "remove"}
+
+
+def test_an_undeclared_zone_is_reported_and_left_alone(host: Host) -> None:
+    host.converge(_zone(), _zone("db", ports=["5432:5432"]))
+    report = host.converge(_zone())
+    assert (report.undeclared, report.changed) == (["db"], False)
+    assert set(host.hypervisor.domains) == {"db", "web"}
+    assert host.table is not None
+    assert "5432" in str(host.table)
+
+
+def test_an_undeclared_zone_is_pruned_if_that_is_wanted(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    report = host.converge(_zone(), prune=True)
+    assert (_actions(report), report.undeclared) == ({"db": "remove", "web": "keep"}, [])
+    assert set(host.hypervisor.domains) == {"web"}
+
+
+def test_pruning_never_touches_what_is_not_ours(host: Host) -> None:
+    host.hypervisor.foreign.add("vm")
+    host.converge(_zone())
+    host.converge(prune=True)
+    assert host.hypervisor.calls[-2:] == ["stop web", "undefine web"]
+    assert host.hypervisor.foreign == {"vm"}
+
+
+def test_files_that_a_killed_run_left_are_cleared(host: Host) -> None:
+    (host.store.zones / "left").mkdir(parents=True)
+    (host.store.tmp / "half").mkdir(parents=True)
+    host.converge(_zone(), _zone("db"))
+    host.converge(_zone())
+    assert sorted(path.name for path in host.store.zones.iterdir()) == ["db", "web"]
+    assert not host.store.tmp.exists()
+
+
+# Check mode.
+
+
+def test_check_mode_tells_the_same_and_changes_nothing(host: Host) -> None:
+    host.converge(_zone(), _zone("db"), _zone("old", ports=["1:1"]), _zone("idle"))
+    host.hypervisor.domains["idle"].number = None
+    declared = [
+        _zone(image=reference("2")),
+        _zone("db", memory="256MiB"),
+        {"name": "old", "state": "absent"},
+        _zone("new", reference("3")),
+        _zone("idle"),
+    ]
+    before = host.snapshot()
+    predicted = host.converge(*declared, check=True)
+    assert host.snapshot() == before
+    assert predicted.changed
+    assert _actions(predicted) == {"db": "restart", "idle": "start", "new": "create", "old": "remove", "web": "recreate"}
+    done = host.converge(*declared)
+    assert _actions(done) == _actions(predicted)
+    assert (done.before, done.after, done.rules_changed) == (predicted.before, predicted.after, predicted.rules_changed)
+    assert {zone["name"]: zone["reasons"] for zone in done.zones} == {zone["name"]: zone["reasons"] for zone in predicted.zones}
+
+
+def test_check_mode_finds_the_faults_that_a_run_would(host: Host) -> None:
+    assert _problems(host, _zone(kernel="none"), check=True) == _problems(host, _zone(kernel="none"))
+
+
+def test_a_converge_that_changes_nothing_loads_nothing_that_changes_something(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_self: object) -> None:
+        raise AssertionError("it is loaded")
+
+    host.publish("1")
+    host.converge(_zone())
+    monkeypatch.setattr(converge._Converge, "apply", property(fail))
+    assert not host.converge(_zone()).changed
+    with pytest.raises(AssertionError):
+        host.converge(_zone(memory="256MiB"), _zone("other"))
+
+
+def test_the_library_is_imported_without_what_changes_a_host() -> None:
+    program = f"import sys, {converge.__name__}; print(*sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    told = subprocess.check_output([sys.executable, "-c", program], env=environment, text=True)
+    loaded = {name.rpartition(".")[2] for name in told.split()}
+    assert "plan" in loaded
+    assert not loaded & {
+        "apply",
+        "bundled",
+        "futures",
+        "image_build",
+        "logging",
+        "shutil",
+        "subprocess",
+        "tarfile",
+        "tempfile",
+        "zone_make",
+    }
+
+
+def test_check_mode_before_xen_predicts_that_everything_is_created(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converge, "booted_into_xen", lambda: False)
+    report = host.converge(_zone(), {"name": "db", "state": "absent"}, check=True)
+    assert _actions(report) == {"web": "create", "db": "keep"}
+    assert report.changed
+    assert report.after == {"web": {"name": "web", "image": reference("1")}}
+    assert _problems(host, _zone(memory="1"), check=True)
+
+
+def test_the_difference_shows_the_fields_before_and_after(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    report = host.converge(_zone(memory="256MiB"), _zone("db"), check=True)
+    assert set(report.before) == set(report.after) == {"web"}
+    differing = {
+        key: (report.before["web"][key], value) for key, value in report.after["web"].items() if report.before["web"][key] != value
+    }
+    assert differing == {"memory": (128, 256)}
+
+
+def test_no_value_of_a_variable_is_reported(host: Host) -> None:
+    host.converge(_zone(environment={"PASSWORD": "first-secret"}))
+    report = host.converge(_zone(environment={"PASSWORD": "second-secret"}))
+    assert report.zones[0]["reasons"] == ["environment PASSWORD"]
+    assert "secret" not in json.dumps(report.zones)
+
+
+# Bad declarations are refused before anything is changed.
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"kernel": "none"}, "zone web: kernel: 'none' is not deployed on this host; accepted: old, stable"),
+        (
+            {"kernel": "old", "virtualization": "pvh"},
+            "zone web: virtualization: pvh is not possible; kernel old can pv, this host can pv, pvh",
+        ),
+        (
+            {"image": "registry.example/none"},
+            "zone web: image registry.example/none: there is no such image; check name, tag and digest",
+        ),
+        (
+            {"memory": "2GiB"},
+            "memory: the zones to start (web 2048MiB) need 2056 MiB with Xen's overhead, and this host has 1024 MiB free; declare less",
+        ),
+        (
+            {"name": "vm"},
+            "zone vm: name: a domain of this name exists that is not a zone and is left alone; choose another",
+        ),
+    ],
+)
+def test_what_this_host_cannot_do_is_refused(host: Host, fields: dict[str, Any], problem: str) -> None:
+    host.hypervisor.foreign.add("vm")
+    assert _problems(host, {**_zone(), **fields}) == [problem]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        registry.RegistryUnreachable("image web: the registry cannot be reached; check its address, the network and the proxy"),
+        registry.DigestMismatch("image web: the content does not match its digest; it was damaged or tampered with"),
+        registry.WrongArchitecture("image web is for linux/arm64; this host needs linux/amd64"),
+        registry.CredentialsRefused("image web: access is refused"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_image_that_cannot_be_had_is_refused_with_the_reason(host: Host, error: Exception) -> None:
+    host.converge(_zone("db", reference("2")))
+    host.published[reference("1")] = error
+    assert _problems(host, _zone(), _zone("db", reference("2"))) == [f"zone web: {error}"]
+
+
+def _without_modules(host: Host, kernel: str, *lacks: str) -> None:
+    """Let a kernel be one without fuse and tun that was deployed before anybody asked for them, or is known to lack ``lacks``."""
+    path = host.store.kernels / (kernel * 64) / "kernel.json"
+    document = json.loads(path.read_text())
+    del document["modules"]["fuse"], document["modules"]["tun"]
+    path.write_text(json.dumps({**document, "lacks": lacks} if lacks else document))
+
+
+def test_devices_that_the_kernel_has_no_driver_for_are_refused(host: Host) -> None:
+    """Of all zones at once, with where there is one; without the devices, the same kernels are accepted."""
+    _without_modules(host, "a")
+    _without_modules(host, "b", "fuse", "tun")
+    declared = ["/dev/kmsg", "/dev/net/tun"]
+    lacks = "zone {}: devices: {} is not possible; kernel old has no {}, neither built in nor as a module; {}"
+    before = (
+        "zone web: devices: /dev/net/tun is not possible; kernel stable was deployed by a version that did not unpack the module tun; "
+        f"remove {host.store.kernels / ('a' * 64)} and deploy the kernels again"
+    )
+    db = _zone("db", kernel="old", devices=["/dev/fuse", "/dev/net/tun"])
+    assert _problems(host, _zone(devices=declared), db, _zone("c", "registry.example/none")) == [
+        before,
+        lacks.format("db", "/dev/fuse", "fuse", "deploy one that has it"),
+        lacks.format("db", "/dev/net/tun", "tun", "deploy one that has it"),
+        "zone c: image registry.example/none: there is no such image; check name, tag and digest",
+    ]
+    made_up_host.add_kernels(host.store, stable=("pv", "pvh"), old=("pv",))
+    _without_modules(host, "b", "fuse", "tun")
+    assert _problems(host, _zone("db", kernel="old", devices=declared)) == [lacks.format("db", "/dev/net/tun", "tun", "it is in stable")]
+    host.converge(_zone("old", kernel="old"))
+    assert _actions(host.converge(_zone("old", devices=["/dev/net/tun"]))) == {"old": "restart"}
+
+
+def test_every_fault_is_told_at_once(host: Host) -> None:
+    problems = _problems(host, _zone(kernel="none"), _zone("db", "registry.example/none"), _zone("c", virtualization="pvh", kernel="old"))
+    assert [problem.partition(":")[0] for problem in problems] == ["zone web", "zone db", "zone c"]
+
+
+def test_without_a_kernel_the_way_to_one_is_told(host: Host) -> None:
+    made_up_host.add_kernels(host.store)
+    assert _problems(host, _zone()) == [
+        "zone web: kernel: 'the default' is not deployed on this host; none is deployed; deploy one with ringfence.zones.kernels"
+    ]
+
+
+def test_without_a_zone_base_the_way_to_one_is_told(host: Host) -> None:
+    (host.store.root / "runtime" / "current.json").unlink()
+    with pytest.raises(RingfenceError, match=r"^this host has no zone runtime; apply the role ringfence\.zones\.runtime first$"):
+        host.converge(_zone())
+
+
+@pytest.mark.parametrize("removed", [{"prune": True}, {}])
+def test_a_port_of_a_zone_that_stays_is_refused(host: Host, removed: dict[str, Any]) -> None:
+    host.converge(_zone("db", ports=["8080:80"]))
+    if removed:
+        assert _actions(host.converge(_zone(ports=["8080:80"]), **removed)) == {"db": "remove", "web": "create"}
+    else:
+        assert _problems(host, _zone(ports=["8080:80"])) == [
+            "zone web: ports: 8080:80/tcp is not accepted; zone db publishes 8080/tcp; choose another"
+        ]
+
+
+def test_a_port_of_a_program_of_the_host_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(converge, "listening_ports", lambda: {(22, "tcp"), (53, "udp")})
+    assert _problems(host, _zone(ports=["22:22", "53:53/udp", "53:53/tcp"])) == [
+        "zone web: ports: 22:22/tcp is not accepted; a program of the host listens on 22/tcp; choose another",
+        "zone web: ports: 53:53/udp is not accepted; a program of the host listens on 53/udp; choose another",
+    ]
+
+
+def test_a_program_that_comes_to_listen_on_a_published_port_stops_no_converge(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The zone has the port; another one that it shall get is still looked at."""
+    host.converge(_zone(ports=["8080:80"]))
+    monkeypatch.setattr(converge, "listening_ports", lambda: {(8080, "tcp"), (22, "tcp")})
+    assert not host.converge(_zone(ports=["8080:80"])).changed
+    assert _problems(host, _zone(ports=["8080:80", "22:22"])) == [
+        "zone web: ports: 22:22/tcp is not accepted; a program of the host listens on 22/tcp; choose another"
+    ]
+
+
+def test_memory_that_the_plan_gives_back_counts(host: Host) -> None:
+    host.converge(_zone("a", memory="600MiB"), _zone("b", memory="300MiB"))
+    host.hypervisor.free = 100
+    declared = [{"name": "a", "state": "absent"}, _zone("b", memory="900MiB")]
+    assert _actions(host.converge(*declared)) == {"a": "remove", "b": "restart"}
+
+
+def test_memory_of_zones_that_keep_running_does_not_count(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.hypervisor.free = 0
+    assert _actions(host.converge(_zone(memory="600MiB", ports=["1:1"]))) == {"web": "live"}
+
+
+def test_memory_that_a_zone_gets_while_it_runs_has_to_be_free(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.converge(_zone(memory="400MiB"))
+    host.hypervisor.free = 199
+    (problem,) = _problems(host, _zone(memory="600MiB"))
+    assert problem == (
+        "memory: the zones to start or enlarge (web 200MiB more) need 200 MiB with Xen's overhead, and this host has 199 MiB free; "
+        "declare less"
+    )
+    host.hypervisor.free = 200
+    assert _actions(host.converge(_zone(memory="600MiB"))) == {"web": "live"}
+
+
+def test_memory_that_a_zone_gives_back_while_it_runs_is_there_for_others(host: Host) -> None:
+    host.converge(_zone(memory="600MiB"))
+    host.hypervisor.free = 0
+    assert _problems(host, _zone(memory="464MiB"), _zone("db", memory="129MiB"))
+    host.hypervisor.calls.clear()
+    assert _actions(host.converge(_zone(memory="464MiB"), _zone("db"))) == {"db": "create", "web": "live"}
+    assert host.hypervisor.calls == ["memory web 464", "define web", "define db", "start db"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "calls", "told"),
+    [
+        ({"memory": "96MiB"}, ["memory web 96", "memory web 128"], "memory: it has 128 MiB instead of 96 MiB after 0.3 s"),
+        ({"cpus": 1}, ["cpus web 1", "cpus web 2"], "cpus: it uses 2 instead of 1 after 0.3 s"),
+        (
+            {"memory": "96MiB", "cpus": 1, "cpu_shares": 512},
+            ["memory web 96", "cpus web 1", "weight web 128", "memory web 128", "cpus web 2", "weight web 256"],
+            "memory: it has 128 MiB instead of 96 MiB; cpus: it uses 2 instead of 1 after 0.3 s",
+        ),
+    ],
+)
+def test_a_zone_that_does_not_follow_is_as_before(host: Host, fields: dict[str, Any], calls: list[str], told: str) -> None:
+    host.converge(_zone(cpus=2))
+    before = host.hypervisor.domains["web"].xml
+    changed = {"cpus": 2, "ports": ["1111:1"], **fields}
+    host.hypervisor.stubborn.add("web")
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(**changed), start_timeout=0.3)
+    hint = "stop it with `zonectl stop web`, and it will be started so; the zone runs as before"
+    assert report.failures == [f"zone web: live: {told}; {hint}"]
+    assert (host.hypervisor.calls, host.hypervisor.domains["web"].xml) == (calls, before)
+    assert "1111" not in str(host.table)
+    assert not host.converge(_zone(cpus=2)).changed
+    host.hypervisor.stubborn.clear()
+    assert _actions(host.converge(_zone(**changed))) == {"web": "live"}
+    assert "1111" in str(host.table)
+    assert not host.converge(_zone(**changed)).changed
+
+
+@pytest.mark.parametrize("again", ["96MiB", "128MiB"])
+def test_a_run_that_was_killed_while_it_resized_a_zone_is_repaired(host: Host, again: str) -> None:
+    """Also when the declaration was taken back in between."""
+    host.converge(_zone())
+    host.hypervisor.set_memory("web", 96)
+    report = host.converge(_zone(memory=again))
+    assert _actions(report) == {"web": "live"}
+    assert host.hypervisor.domains["web"].running == Running(int(again[:-3]), 128, 1, 1)
+    assert not host.converge(_zone(memory=again)).changed
+
+
+def test_a_zone_that_ends_while_it_is_resized_is_defined_as_declared(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+
+    def end(name: str, _memory: int) -> None:
+        host.hypervisor.domains[name].number = None
+        raise RingfenceError("domain is not running")
+
+    monkeypatch.setattr(host.hypervisor, "set_memory", end)
+    assert host.converge(_zone(memory="96MiB")).failures == []
+    assert _actions(host.converge(_zone(memory="96MiB"))) == {"web": "start"}
+    assert host.hypervisor.domains["web"].running == Running(96, 96, 1, 1)
+
+
+def test_what_was_resized_starts_again_with_what_is_declared(host: Host) -> None:
+    host.converge(_zone())
+    made = made_up_host.only(host.store, "web", "initrd")
+    host.converge(_zone(memory="96MiB"))
+    assert made_up_host.only(host.store, "web", "initrd") == made
+    assert _actions(host.converge(_zone(memory="96MiB", user="1"))) == {"web": "restart"}
+    assert _actions(host.converge(_zone(memory="128MiB", user="1"))) == {"web": "restart"}
+
+
+def test_zones_that_fit_one_by_one_but_not_together_are_refused(host: Host) -> None:
+    (problem,) = _problems(host, _zone("a", memory="600MiB"), _zone("b", memory="600MiB"))
+    assert "(a 600MiB, b 600MiB) need 1216 MiB" in problem
+
+
+def test_two_runs_at_once_do_not_meet(host: Host) -> None:
+    with host.store.lock(), pytest.raises(RingfenceError, match="another converge of this host is running"):
+        host.converge(_zone())
+    assert host.hypervisor.calls == []
+
+
+# What fails later.
+
+
+def test_a_zone_that_does_not_start_is_told_and_the_others_go_on(host: Host) -> None:
+    host.hypervisor.unstartable.add("b")
+    report = host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert report.failures == ["zone b: create: libvirt cannot start it"]
+    assert {zone["name"]: zone["failed"] for zone in report.zones} == {"a": False, "b": True, "c": False}
+    host.hypervisor.unstartable.clear()
+    assert _actions(host.converge(_zone("a"), _zone("b"), _zone("c"))) == {"a": "keep", "b": "start", "c": "keep"}
+
+
+def test_an_image_that_cannot_be_unpacked_touches_nothing_of_its_zone(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    host.published[reference("2")] = (digest("2"), {"damage": "a layer is no tar archive"})
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(image=reference("2")), _zone("db", memory="256MiB"))
+    assert report.failures == [f"zone web: recreate: image {reference('2')}: a layer is no tar archive"]
+    assert host.hypervisor.calls == ["stop db", "define db", "start db"]
+    assert {zone["name"]: (zone["failed"], zone["changed"]) for zone in report.zones} == {"db": (False, True), "web": (True, False)}
+
+
+def test_an_image_without_a_command_touches_nothing_of_its_zone(host: Host) -> None:
+    host.converge(_zone())
+    host.publish("2", Cmd=None)
+    host.hypervisor.calls.clear()
+    report = host.converge(_zone(image=reference("2")))
+    assert report.failures == ["zone web: recreate: command: the image names no command to run; declare command or entrypoint"]
+    assert host.hypervisor.calls == []
+
+
+def test_a_full_disk_is_told_and_the_others_go_on(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = make.write
+
+    def full(store: Any, definition: Any, *rest: Any) -> None:
+        if definition.zone.name == "a":
+            raise OSError(28, "No space left on device")
+        write(store, definition, *rest)
+
+    monkeypatch.setattr(make, "write", full)
+    report = host.converge(_zone("a"), _zone("b"))
+    assert report.failures == ["zone a: create: [Errno 28] No space left on device"]
+    assert set(host.hypervisor.domains) == {"b"}
+
+
+def test_a_zone_whose_init_gives_up_is_told(host: Host) -> None:
+    host.hypervisor.said["web"] = RECORD % (b"failed", b"125")
+    report = host.converge(_zone())
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("zone web: create: its init gave up; the last lines of its console: ")
+
+
+@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0\n", bytes(4096)])
+def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> None:
+    host.hypervisor.said["web"] = said
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert len(report.failures) == 1
+    assert "its container did not start within 0.3 s" in report.failures[0]
+    assert host.hypervisor.calls[-1] == "end web"
+
+
+def test_a_zone_that_ends_before_its_container_starts_is_told_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.hypervisor.said["web"] = b""
+    monkeypatch.setattr(host.hypervisor, "domain_id", lambda _name: None)
+    report = host.converge(_zone(), start_timeout=3600)
+    assert report.failures[0].startswith("zone web: create: it ended before its container started; the last lines of its console: ")
+
+
+def test_a_zone_that_did_not_start_in_time_is_started_again_by_the_next_run(host: Host) -> None:
+    host.hypervisor.said["web"] = b""
+    host.converge(_zone(), start_timeout=0.3)
+    del host.hypervisor.said["web"]
+    report = host.converge(_zone())
+    assert [(zone["action"], zone["failed"]) for zone in report.zones] == [("start", False)]
+
+
+def test_a_record_of_an_earlier_start_does_not_count(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.said["web"] = b""
+    report = host.converge(_zone(memory="256MiB"), start_timeout=0.3)
+    assert "did not start within" in report.failures[0]
+
+
+@pytest.mark.parametrize("state", [b"exited", b"stopped", b"restarting", b"running"])
+def test_a_container_that_has_ended_has_been_started(host: Host, state: bytes) -> None:
+    host.hypervisor.said["web"] = RECORD % (state, b"0")
+    assert host.converge(_zone()).failures == []
+
+
+class _Killed(BaseException):
+    """The end of a run at once, as by a signal that cannot be caught."""
+
+
+@pytest.mark.parametrize("fields", [{}, {"memory": "256MiB"}, {"image": reference("2")}, {"ports": ["1:1"]}, {"state": "absent"}])
+def test_a_run_that_is_killed_anywhere_is_completed_by_the_next(
+    host: Host, fields: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed at the first, second, … step that changes something, until there is none left at which it could be."""
+    steps = ["hypervisor.stop", "hypervisor.undefine", "hypervisor.define", "hypervisor.start"]
+    steps += [
+        "zone_files.tidy",
+        "zone_make.write",
+        "zone_make.make_writable",
+        "zone_files.forget_record",
+        "zone_files.remove",
+        "network",
+    ]
+
+    def killed_at(limit: int) -> bool:
+        count = 0
+
+        def counted(call: Any) -> Any:
+            def step(*arguments: Any, **options: Any) -> Any:
+                nonlocal count
+                count += 1
+                if count > limit:
+                    raise _Killed
+                return call(*arguments, **options)
+
+            return step
+
+        with monkeypatch.context() as patched:
+            for step in steps:
+                where, _dot, name = step.partition(".")
+                target: Any = {"hypervisor": host.hypervisor, "zone_files": files, "zone_make": make, "network": firewall}[where]
+                patched.setattr(target, name or "write_atomically", counted(getattr(target, name or "write_atomically")))
+            try:
+                host.converge({**_zone(), **fields})
+            except _Killed:
+                return True
+        return False
+
+    limit = 0
+    killed = True
+    while killed:
+        host.converge({"name": "web", "state": "absent"})
+        if fields:
+            host.converge(_zone())
+        killed = killed_at(limit)
+        report = host.converge({**_zone(), **fields})
+        assert report.failures == []
+        assert not host.converge({**_zone(), **fields}).changed
+        wanted = set() if fields.get("state") == "absent" else {"web"}
+        assert set(host.hypervisor.domains) == wanted
+        assert {path.name for path in host.store.zones.iterdir()} == wanted
+        assert all(made_up_host.only(host.store, zone, kind).is_file() for zone in wanted for kind in ("initrd", "writable"))
+        limit += 1
+    assert limit > 2
+
+
+def test_what_a_killed_change_wrote_is_not_what_the_zone_boots(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Killed between the writing of its files and its definition, and the change is not wanted any more."""
+    host.converge(_zone())
+    booted = made_up_host.only(host.store, "web", "initrd")
+    content = booted.read_bytes()
+
+    def killed(*_arguments: Any, **_options: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(host.hypervisor, "define", killed)
+        with pytest.raises(_Killed):
+            host.converge(_zone(environment={"A": "b"}))
+    assert booted.read_bytes() == content
+    assert str(booted) in host.hypervisor.domains["web"].xml
+    assert _actions(host.converge(_zone())) == {"web": "start"}
+    assert made_up_host.only(host.store, "web", "initrd") == booted
+
+
+def test_rules_that_a_killed_change_has_loaded_are_replaced_when_it_is_not_wanted_any_more(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between loading them and keeping them: those that are kept are the wanted ones, and are not loaded."""
+    host.converge(_zone())
+    wanted = host.table
+
+    def killed(*_arguments: Any, **_options: Any) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(firewall, "write_atomically", killed)
+        with pytest.raises(_Killed):
+            host.converge(_zone(ports=["8080:80"]))
+    assert host.table != wanted
+    assert host.converge(_zone()).rules_changed
+    assert host.table == wanted
+    assert not host.converge(_zone()).changed
+
+
+def test_the_made_up_host_counts_as_changed_what_a_converge_changes(host: Host) -> None:
+    before = host.snapshot()
+    host.converge(_zone())
+    after = host.snapshot()
+    assert all(before[part] != after[part] for part in before)
+
+
+def test_the_report_is_what_the_module_returns(host: Host) -> None:
+    json.dumps(dataclasses.asdict(host.converge(_zone())))
+
+
+# Health and dependencies.
+
+HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s\n"
+
+
+def test_a_zone_is_there_when_it_is_healthy(host: Host) -> None:
+    host.hypervisor.said["web"] = HEALTH % b"healthy"
+    assert host.converge(_zone()).failures == []
+
+
+@pytest.mark.parametrize(
+    ("health", "told"),
+    [(b"unhealthy", "its health check fails"), (b"starting", "its container did not become healthy within 0.3 s")],
+)
+def test_a_zone_that_is_not_healthy_is_told(host: Host, health: bytes, told: str) -> None:
+    host.hypervisor.said["web"] = HEALTH % health
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert report.failures[0].startswith(f"zone web: create: {told}; the last lines of its console: ")
+
+
+@pytest.mark.parametrize(("cpus", "together"), [(None, 1), (1, 1), (2, 2), (4, 4), (16, 4)])
+def test_zones_that_do_not_depend_on_each_other_start_side_by_side(
+    host: Host, monkeypatch: pytest.MonkeyPatch, cpus: int | None, together: int
+) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: cpus)
+    host.hypervisor.free = 2048
+    running: set[str] = set()
+    at_once: list[set[str]] = []
+    start = host.hypervisor.start
+    names = [f"web{number}" for number in range(8)]
+    # Each start waits until the others of its group have begun; were fewer side by side, it would break.
+    group = threading.Barrier(together, timeout=30)
+
+    def slow_start(name: str) -> None:
+        running.add(name)
+        if name in names:
+            group.wait()
+        at_once.append(set(running))
+        start(name)
+        running.remove(name)
+
+    monkeypatch.setattr(host.hypervisor, "start", slow_start)
+    report = host.converge(*(_zone(name) for name in names), _zone("last", depends_on=names))
+    assert report.failures == []
+    assert max(map(len, at_once)) <= together
+    assert at_once[-1] == {"last"}
+
+
+def test_a_newer_zone_base_is_told_and_adopted_when_asked_to(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    made_up_host.add_runtime(host.store, "f")
+    report = host.converge(_zone(), _zone("db"))
+    assert not report.changed
+    assert [zone["pending"] for zone in report.zones] == [["restart to adopt runtime sha256:ffffffffffff…"]] * 2
+    report = host.converge(_zone(), _zone("db"), adopt_runtime=True)
+    assert _actions(report) == {"web": "restart", "db": "restart"}
+    assert report.zones[0]["reasons"] == ["runtime sha256:eeeeeeeeeeee… → sha256:ffffffffffff…"]
+    assert not host.converge(_zone(), _zone("db"), adopt_runtime=True).changed
+
+
+def test_what_depends_on_a_zone_that_failed_is_not_started(host: Host) -> None:
+    host.hypervisor.unstartable.add("db")
+    report = host.converge(_zone("db"), _zone("api", depends_on=["db"]), _zone(depends_on=["api"]), _zone("alone"))
+    assert report.failures == [
+        "zone db: create: libvirt cannot start it",
+        "zone api: create: not done, because it depends on db",
+        "zone web: create: not done, because it depends on api",
+    ]
+    assert {call for call in host.hypervisor.calls if call.startswith("start")} == {"start alone", "start db"}
+
+
+# A change with which a zone does not come up is taken back.
+
+
+@pytest.fixture
+def picky(host: Host) -> Host:
+    """A host on which zone web runs image 1, and is healthy with no other one."""
+    host.publish("2", "3")
+    start = host.hypervisor.start
+
+    def judged(name: str) -> None:
+        good = digest("1") in host.hypervisor.domains[name].xml
+        host.hypervisor.said[name] = HEALTH % (b"healthy" if good else b"unhealthy")
+        start(name)
+
+    host.hypervisor.start = judged  # type: ignore[method-assign]
+    host.converge(_zone())
+    with made_up_host.only(host.store, "web", "writable").open("r+b") as layer:
+        layer.write(b"what it wrote")
+    host.hypervisor.calls.clear()
+    return host
+
+
+def test_a_zone_that_does_not_come_up_with_a_change_runs_as_before(picky: Host) -> None:
+    report = picky.converge(_zone(image=reference("2"), ports=["8080:80"]))
+    assert len(report.failures) == 1
+    assert report.failures[0].startswith("zone web: recreate: its health check fails; the last lines of its console: ")
+    assert report.failures[0].endswith("; the zone runs as before")
+    assert digest("1") in picky.hypervisor.domains["web"].xml
+    assert picky.hypervisor.domains["web"].number is not None
+    assert "8080" not in str(picky.table)
+    own = picky.store.zones / "web"
+    with made_up_host.only(picky.store, "web", "writable").open("rb") as layer:
+        assert layer.read(13) == b"what it wrote"
+    assert sorted(path.name for path in own.iterdir()) == [
+        made_up_host.only(picky.store, "web", "initrd").name,
+        "refused.json",
+        made_up_host.only(picky.store, "web", "writable").name,
+    ]
+
+
+def test_what_was_taken_back_is_not_tried_again_until_something_changes(picky: Host) -> None:
+    bad = _zone(image=reference("2"))
+    picky.converge(bad)
+    picky.hypervisor.calls.clear()
+    for check in (True, False):
+        report = picky.converge(bad, _zone("other"), check=check)
+        assert report.failures[0].startswith("zone web: recreate: not tried again, because it was taken back before: its health check")
+        assert [(zone["name"], zone["failed"]) for zone in report.zones] == [("other", False), ("web", True)]
+    assert [call for call in picky.hypervisor.calls if call.endswith("web")] == []
+    picky.converge(bad, retry=True)
+    assert "stop web" in picky.hypervisor.calls
+    picky.hypervisor.calls.clear()
+    picky.converge(_zone(image=reference("3")))
+    assert picky.hypervisor.calls[0] == "stop web"
+    assert picky.converge(_zone()).failures == []
+
+
+@pytest.mark.parametrize("changed", ["another name", "the same name"])
+def test_a_zone_that_does_not_come_up_with_another_kernel_goes_back_and_is_not_tried_again(host: Host, changed: str) -> None:
+    start = host.hypervisor.start
+
+    def judged(name: str) -> None:
+        good = f"{'a' * 64}/vmlinux" in host.hypervisor.domains[name].xml
+        host.hypervisor.said[name] = HEALTH % (b"healthy" if good else b"unhealthy")
+        start(name)
+
+    host.hypervisor.start = judged  # type: ignore[method-assign]
+    host.publish("1")
+    host.converge(_zone(kernel="stable"))
+    other = _zone(kernel="old")
+    if changed == "the same name":  # The name stands for another kernel now, as after its tag was looked up again.
+        made_up_host.add_kernels(host.store, unused=("pv",), stable=("pv", "pvh"))
+        other = _zone(kernel="stable")
+    report = host.converge(other)
+    assert report.failures[0].startswith("zone web: restart: its health check fails")
+    assert report.failures[0].endswith("; the zone runs as before")
+    assert f"{'a' * 64}/vmlinux" in host.hypervisor.domains["web"].xml
+    assert host.hypervisor.domain_id("web") is not None
+    host.hypervisor.calls.clear()
+    assert "not tried again, because it was taken back before: its health check" in host.converge(other).failures[0]
+    assert host.hypervisor.calls == []
+
+
+def test_a_zone_that_cannot_be_brought_back_is_told_and_tried_again(picky: Host) -> None:
+    picky.hypervisor.unstartable.add("web")
+    report = picky.converge(_zone(memory="256MiB"))
+    assert report.failures == [
+        "zone web: restart: libvirt cannot start it; and it could not be brought back to what it was: libvirt cannot start it"
+    ]
+    picky.hypervisor.unstartable.clear()
+    assert picky.converge(_zone(memory="256MiB")).failures == []
+
+
+def test_a_zone_that_ran_without_a_record_is_watched_by_the_next_run(host: Host) -> None:
+    """The run that started it was killed while it waited."""
+    host.converge(_zone())
+    made_up_host.write_record(host.store, "web", bytes(4096))
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert report.failures[0].startswith("zone web: keep: its container did not start within 0.3 s")
+
+
+# Secrets.
+
+
+def test_a_secret_is_in_no_result_and_no_metadata(host: Host) -> None:
+    zone = _zone(secrets=["password"])
+    report = host.converge(zone, secrets={"password": "hunter2"})
+    assert "hunter2" not in json.dumps(dataclasses.asdict(report))
+    assert "hunter2" not in host.hypervisor.domains["web"].xml
+    assert not host.converge(zone, secrets={"password": "hunter2"}).changed
+    changed = host.converge(zone, secrets={"password": "hunter3"})
+    assert (_actions(changed), changed.zones[0]["reasons"]) == ({"web": "restart"}, ["secret password has changed"])
+
+
+def test_a_change_that_is_taken_back_takes_its_secrets_back(picky: Host) -> None:
+    before = made_up_host.only(picky.store, "web", "initrd").read_bytes()
+    picky.converge(_zone(image=reference("2"), secrets=["password"]), secrets={"password": "hunter2"})
+    assert made_up_host.only(picky.store, "web", "initrd").read_bytes() == before
+
+
+# The network.
+
+
+def test_a_zone_that_is_let_in_finds_the_other_by_name(host: Host) -> None:
+    db = _zone("db", networks={"ingress": [{"from": "web", "ports": [5432]}]})
+    report = host.converge(_zone(), db)
+    assert [zone.get("peers") for zone in report.zones] == [None, {"db": "198.18.0.1"}]
+    assert 'iifname "rz2" oifname "rz1" tcp dport { 5432 } accept' in str(host.table)
+    assert not host.converge(_zone(), db).changed
+
+
+def test_connections_are_let_out_and_shut_off_while_the_zone_runs(host: Host) -> None:
+    host.converge(_zone())
+    report = host.converge(_zone(networks={"egress": [{"to": "192.0.2.0/24"}]}))
+    assert _actions(report) == {"web": "live"}
+    assert 'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.0/24 accept' in str(host.table)
+    host.converge(_zone())
+    assert "192.0.2.0" not in str(host.table)
+
+
+# Volumes.
+
+DATA = {"data": {"size": "16MiB"}}
+
+
+def test_a_volume_is_made_before_the_zone_that_has_it(host: Host) -> None:
+    report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert report.volumes == [{"name": "data", "action": "create", "size": 16, "changed": True}]
+    assert (report.before["volume data"], report.after["volume data"]) == (None, {"size": 16})
+    assert (host.store.volumes / "data.img").stat().st_size == 16 * 1024 * 1024
+    assert f"{host.store.volumes}/data.img" in host.hypervisor.domains["web"].xml
+    again = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert (again.changed, again.volumes[0]["action"]) == (False, "keep")
+
+
+def test_a_volume_outlives_its_zone_and_its_declaration(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    content = (host.store.volumes / "data.img").read_bytes()
+    host.converge(_zone(state="absent"), prune=True)
+    assert (host.store.volumes / "data.img").read_bytes() == content
+
+
+def test_a_larger_volume_restarts_its_zone(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), _zone("other"), volumes=DATA)
+    report = host.converge(_zone(volumes=["data:/srv"]), _zone("other"), volumes={"data": {"size": "24MiB"}})
+    assert _actions(report) == {"web": "restart", "other": "keep"}
+    assert report.volumes[0]["action"] == "grow"
+
+
+def test_a_volume_is_deleted_after_the_zone_that_had_it(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    report = host.converge(_zone(state="absent"), volumes={"data": {"state": "absent"}})
+    assert (report.changed, report.volumes[0]["action"]) == (True, "remove")
+    assert list(host.store.volumes.iterdir()) == []
+
+
+def test_a_smaller_volume_is_refused(host: Host) -> None:
+    host.converge(volumes={"data": {"size": "24MiB"}})
+    assert _problems(host, volumes=DATA) == ["volume data: size: 16MiB is not accepted; it has 24 MiB, and a volume never shrinks"]
+
+
+def test_a_volume_of_a_zone_that_is_not_declared_is_left_alone(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert _problems(host, _zone("other", volumes=["data:/srv"]), volumes=DATA) == [
+        "zone other: volumes: data is not accepted; zone web, which is not declared, has it"
+    ]
+    assert _problems(host, volumes={"data": {"state": "absent"}}) == [
+        "volume data: zone web, which is not declared, has it; declare or remove that zone"
+    ]
+
+
+def test_check_mode_makes_no_volume(host: Host) -> None:
+    report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA, check=True)
+    assert (report.changed, report.volumes[0]["action"]) == (True, "create")
+    assert not host.store.volumes.exists()
+
+
+def test_variables_from_files_of_the_host_are_compared_with_what_the_zone_has(host: Host, tmp_path: Path) -> None:
+    file = tmp_path / "web.env"
+    file.write_text("A=1\n")
+    declared = _zone(env_file=str(file), environment={"B": "1"})
+    host.converge(declared)
+    assert host.hypervisor.observe()[0]["web"].definition.zone.environment == {"A": "1", "B": "1"}  # type: ignore[union-attr]
+    assert not host.converge(declared).changed
+    file.write_text("A=2\n")
+    report = host.converge(declared)
+    assert (_actions(report), report.zones[0]["reasons"]) == ({"web": "restart"}, ["environment A"])
+    file.unlink()
+    with pytest.raises(InvalidDeclaration, match="is not on this host"):
+        host.converge(declared)
+
+
+# What nothing uses any more.
+
+
+def _in_store(host: Host) -> set[str]:
+    """The first digits of the digests of all images, kernels and zone bases."""
+    paths = [path for part in ("images", "kernels", "runtime") for path in (host.store.root / part).iterdir()]
+    return {path.name[0] for path in paths if path.is_dir()}
+
+
+def _run_images_in_turn(host: Host, *digits: str, **policy: Any) -> list[converge.Report]:
+    """Converge one zone to one image after the other; each takes a second, as the store sees it."""
+    reports = []
+    for second, digit in enumerate(digits):
+        reports.append(host.converge(_zone(image=reference(digit)), **policy))
+        os.utime(host.store.images / (digit * 64), (second, second))
+    return reports
+
+
+def test_the_last_unused_images_stay_and_older_ones_are_deleted_in_the_run_that_leaves_them(host: Host) -> None:
+    assert [report.deleted for report in _run_images_in_turn(host, "1", "2", "3", keep_unused=1)] == [[], [], [f"image {digest('1')}"]]
+    assert _in_store(host) == {"2", "3", "a", "b", "e"}
+    assert not host.converge(_zone(image=reference("3")), keep_unused=1).changed
+
+
+def test_an_image_that_is_used_again_is_no_old_one(host: Host) -> None:
+    host.publish("4")
+    _run_images_in_turn(host, "1", "2", "1", "3", keep_unused=3)
+    assert host.converge(_zone(image=reference("4")), keep_unused=2).deleted == [f"image {digest('2')}"]
+
+
+def test_check_mode_names_what_would_be_deleted_and_keeps_it(host: Host) -> None:
+    _run_images_in_turn(host, "1", "2")
+    before = host.snapshot()
+    predicted = host.converge(_zone(image=reference("2")), keep_unused=0, check=True)
+    assert (predicted.changed, predicted.deleted) == (True, [f"image {digest('1')}"])
+    assert host.snapshot() == before
+    done = host.converge(_zone(image=reference("2")), keep_unused=0)
+    assert (done.changed, done.deleted) == (True, predicted.deleted)
+
+
+def _damage(host: Host, digit: str) -> Path:
+    path = host.store.images / (digit * 64) / "rootfs.img"
+    path.write_bytes(b"FILES")
+    return path
+
+
+def test_a_damaged_image_is_fetched_again_before_a_zone_starts_with_it(host: Host) -> None:
+    host.publish("1")
+    host.converge(_zone())
+    image = _damage(host, "1")
+    assert not host.converge(_zone()).changed
+    assert image.read_bytes() == b"FILES"  # It is read when a zone shall start with it.
+    assert host.converge(_zone(), _zone("other")).failures == []
+    assert image.read_bytes() == b"files"
+
+
+def test_a_damaged_image_that_cannot_be_fetched_again_starts_no_zone_and_stays(host: Host) -> None:
+    host.publish("1")
+    host.converge(_zone())
+    image = _damage(host, "1")
+    host.published.clear()
+    host.hypervisor.calls.clear()
+    assert "zone web: restart: image registry.example/image" in host.converge(_zone(memory="256MiB")).failures[0]
+    assert (image.read_bytes(), host.hypervisor.calls) == (b"FILES", [])
+
+
+def test_a_damaged_image_of_a_tag_that_moved_is_fetched_as_what_the_tag_meant(host: Host) -> None:
+    host.publish("1", tag="stable")
+    zone = _zone(image="registry.example/image:stable")
+    host.converge(zone)
+    image = _damage(host, "1")
+    host.publish("2", tag="stable")
+    host.publish("1")
+    assert host.converge({**zone, "memory": "256MiB"}).failures == []
+    assert image.read_bytes() == b"files"
+    assert digest("1") in host.hypervisor.domains["web"].xml
+
+
+def test_what_another_zone_uses_is_never_deleted(host: Host) -> None:
+    host.converge(_zone("web"), _zone("api", reference("2"), kernel="old"))
+    _rename_kernel(host, "old")
+    assert host.converge(_zone("web"), keep_unused=0).deleted == []
+    assert host.converge(_zone("web"), keep_unused=0, prune=True).deleted == [f"image {digest('2')}", f"kernel {digest('b')}"]
+
+
+def _rename_kernel(host: Host, name: str) -> None:
+    """Let a name stand for no kernel any more."""
+    names = json.loads((host.store.kernels / "names.json").read_text())
+    del names["kernels"][name]
+    (host.store.kernels / "names.json").write_text(json.dumps(names))
+
+
+def test_an_older_zone_base_goes_when_the_last_zone_on_it_does(host: Host) -> None:
+    host.converge(_zone("web"), _zone("api"))
+    made_up_host.add_runtime(host.store, "f")
+    assert host.converge(_zone("web"), _zone("api"), keep_unused=9).deleted == []
+    assert host.converge(_zone("web"), _zone("api"), adopt_runtime=True, keep_unused=9).deleted == [f"zone base {digest('e')}"]
+
+
+def test_a_change_that_fails_deletes_neither_what_it_wanted_nor_what_runs(host: Host) -> None:
+    host.converge(_zone())
+    host.hypervisor.said["web"] = RECORD % (b"failed", b"125")
+    failed = host.converge(_zone(image=reference("2")), keep_unused=0)
+    assert (bool(failed.failures), failed.deleted) == (True, [])
+
+
+def test_nothing_is_deleted_while_nobody_knows_what_a_zone_uses(host: Host) -> None:
+    _run_images_in_turn(host, "1", "2")
+    host.hypervisor.domains["odd"] = dataclasses.replace(host.hypervisor.domains["web"], xml="<domain><name>odd</name></domain>")
+    assert host.converge(_zone(image=reference("2")), keep_unused=0).deleted == []
+
+
+def test_the_loop_device_of_a_deleted_image_is_detached_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    _run_images_in_turn(host, "1", "2")
+    detached = []
+
+    def run(argv: Sequence[str]) -> bytes:
+        if argv[1] == "--detach":
+            detached.append(argv[2])
+            assert (host.store.images / ("1" * 64)).is_dir()
+        return "".join(f"/dev/loop{digit} {host.store.images}/{digit * 64}/rootfs.img\n" for digit in "12").encode()
+
+    monkeypatch.setattr(garbage, "run", run)
+    assert host.converge(_zone(image=reference("2")), keep_unused=0).deleted == [f"image {digest('1')}"]
+    assert detached == ["/dev/loop1"]
