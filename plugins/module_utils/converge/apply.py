@@ -94,8 +94,14 @@ class Apply:
             zone_files.remove(self.store, step.name)
         elif definition and step.action == LIVE:
             parts = self._parts(definition)
-            self._resize(step, definition)
-            self._define(definition, parts)
+            try:
+                self._resize(step, definition)
+                self._define(definition, parts)
+            except TakenBack:
+                if before:
+                    zone_files.tidy(self.store, before)
+                raise
+            zone_files.tidy(self.store, definition)
         elif definition:
             try:
                 parts = self._parts(definition)
@@ -120,6 +126,8 @@ class Apply:
             "cpu_shares": lambda shares: self.hypervisor.set_weight(name, weight(shares)),
         }
         differing = [key for key in setters if before.get(key) != after.get(key)]
+        if "cpu_shares" in differing:
+            zone_files.note_shares(self.store, name, after["cpu_shares"])
         try:
             for key in differing:
                 setters[key](after[key])

@@ -135,8 +135,8 @@ class _Converge:
         observed, foreign = self.hypervisor.observe()
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
-            whole, stale = files.look(self.store, zone.definition) if zone.definition else (True, ())
-            observed[name] = dataclasses.replace(zone, whole=whole, stale=stale)
+            if zone.definition:
+                observed[name] = dataclasses.replace(zone, **files.look(self.store, zone.definition)._asdict())
         wanted = [zone for zone in zones if zone.state == "present"]
         for declared_zone in wanted:
             name = declared_zone.name

@@ -144,6 +144,9 @@ def _drifted(declared: Zone, observed: Observed) -> dict[str, int]:
         drifted["memory"] = running.memory
     if defined.cpus == declared.cpus != running.cpus:
         drifted["cpus"] = running.cpus
+    for shares in observed.shares:
+        if defined.cpu_shares == declared.cpu_shares != shares:
+            drifted["cpu_shares"] = shares
     return drifted
 
 

@@ -32,6 +32,8 @@ WRITABLE_BLOCKS = 1024 * 1024 * 1024 // BLOCK
 _NOT_IN_INITRD = ("live", "resize")
 """What a change of the fields costs of which the initrd holds nothing."""
 
+_SHARES = "cpu_shares-"
+
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
     rb"(?: health=(none|starting|healthy|unhealthy))?(?: oom=(\d{1,9}))?\n"
@@ -93,24 +95,46 @@ def files(store: Store, definition: Definition, kernel_directory: Path, image: P
     return Files(kernel_directory / "vmlinux", initrd(store, definition), tuple(disks))
 
 
-def look(store: Store, definition: Definition) -> tuple[bool, tuple[str, ...]]:
-    """Whether a zone's own files are there, and what is there beside them: of a definition before, or of a run that was killed."""
+class Found(NamedTuple):
+    """What there is of a zone's files.
+
+    Whether its own are there; those that it does not use: of a definition before, or of a run that was killed; and the ``cpu_shares`` that
+    such a run was giving it.
+    """
+
+    whole: bool
+    stale: tuple[str, ...] = ()
+    shares: tuple[int, ...] = ()
+
+
+def look(store: Store, definition: Definition) -> Found:
+    """Look at the files of a zone."""
     used = {_initrd_name(definition), _writable_name(definition)}
     try:
         with os.scandir(directory(store, definition.zone.name)) as entries:
             found = {entry.name: entry.path for entry in entries}
     except FileNotFoundError:
-        return False, ()
+        return Found(False)
     # What was being written when a run was killed has another name: see write_atomically.
-    stale = tuple(path for name, path in found.items() if name.startswith(("initrd-", "writable-", UNFINISHED)) and name not in used)
-    return used <= set(found), stale
+    stale = tuple(
+        path for name, path in found.items() if name.startswith(("initrd-", "writable-", _SHARES, UNFINISHED)) and name not in used
+    )
+    shares = tuple(int(name.removeprefix(_SHARES)) for name in found if name.startswith(_SHARES))
+    return Found(used <= set(found), stale, shares)
 
 
 def tidy(store: Store, definition: Definition) -> None:
     """Delete the files of a zone that this definition does not use."""
-    _whole, stale = look(store, definition)
-    for path in stale:
+    for path in look(store, definition).stale:
         os.unlink(path)
+
+
+def note_shares(store: Store, name: str, shares: int) -> None:
+    """Write down the ``cpu_shares`` that a running zone is about to be given, until it is defined so.
+
+    What it has is not asked for: that takes libvirt as long as all the rest of a zone that stays as it is.
+    """
+    (directory(store, name) / f"{_SHARES}{shares}").touch()
 
 
 def remove(store: Store, name: str) -> None:

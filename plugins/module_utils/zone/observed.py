@@ -32,8 +32,9 @@ class Observed:
     """A zone as the host has it.
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
-    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it
-    does not run. ``stale`` are paths of files that are its, and that its definition does not use.
+    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it does not run. ``stale``
+    are paths of files that are its, and that its definition does not use; ``shares`` is every ``cpu_shares`` that a run which was killed
+    may have given it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Observed:
     domain_id: int | None = None
     running: Running | None = None
     stale: tuple[str, ...] = ()
+    shares: tuple[int, ...] = ()
 
 
 def differs_in_memory(zone: Zone, running: Running) -> bool:

@@ -128,6 +128,27 @@ def test_a_change_is_made_as_gently_as_it_can_be(host: Host, fields: dict[str, A
     assert not host.converge(_zone(**fields)).changed
 
 
+@pytest.mark.parametrize("killed", ["weight", "define"])
+@pytest.mark.parametrize(("declared", "calls"), [(1024, ["weight web 256", "define web"]), (512, ["weight web 128", "define web"])])
+def test_a_weight_that_a_killed_run_gave_does_not_stay(
+    host: Host, monkeypatch: pytest.MonkeyPatch, killed: str, declared: int, calls: list[str]
+) -> None:
+    host.converge(_zone())
+
+    def kill(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.hypervisor, {"weight": "set_weight", "define": "define"}[killed], kill)
+        with pytest.raises(KeyboardInterrupt):
+            host.converge(_zone(cpu_shares=512))
+    host.hypervisor.calls.clear()
+    assert _actions(host.converge(_zone(cpu_shares=declared))) == {"web": "live"}
+    assert host.hypervisor.calls == calls
+    assert not host.converge(_zone(cpu_shares=declared)).changed
+    assert list((host.store.zones / "web").glob("cpu_shares-*")) == []
+
+
 def test_a_zone_that_has_ended_is_started_with_what_it_wrote(host: Host) -> None:
     host.converge(_zone())
     host.hypervisor.domains["web"].number = None

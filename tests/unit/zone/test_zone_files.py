@@ -260,12 +260,12 @@ def test_writing_again_keeps_what_the_zone_wrote(host: Host) -> None:
 
 
 def test_a_zone_is_whole_with_all_of_its_files_only(host: Host) -> None:
-    assert zone_files.look(host.store, _definition()) == (False, ())
+    assert zone_files.look(host.store, _definition()) == (False, (), ())
     _write(host)
-    assert zone_files.look(host.store, _definition()) == (True, ())
+    assert zone_files.look(host.store, _definition()) == (True, (), ())
     for kind in ("initrd", "writable"):
         made_up_host.only(host.store, "web", kind).unlink()
-        assert zone_files.look(host.store, _definition()) == (False, ())
+        assert zone_files.look(host.store, _definition()) == (False, (), ())
         _write(host)
 
 
@@ -294,6 +294,8 @@ def test_what_a_definition_does_not_use_is_deleted(host: Host) -> None:
     _write(host, dataclasses.replace(ZONE, user="1"))
     (own / "refused.json").touch()
     (own / "writable-0.img").touch()
+    zone_files.note_shares(host.store, "web", 512)
+    assert zone_files.look(host.store, _definition()).shares == (512,)
     (own / ".new-initrd-0").touch()  # A run was killed while it wrote this.
     zone_files.tidy(host.store, _definition())
     assert set(own.iterdir()) == {*used, own / "refused.json"}
