@@ -44,7 +44,7 @@ def own(program: str) -> tuple[str, ...]:
 SCENARIOS = ("default", "debian12", "isolation")
 
 # What does not fit into the time of CI: `make test-full`.
-LONG_SCENARIOS = ("full", "airgap", "kernels")
+LONG_SCENARIOS = ("full", "airgap", "airgap-debian12", "kernels")
 
 
 def molecule(group: str, scenarios: Sequence[str]) -> list[Check]:
