@@ -136,13 +136,13 @@ class _Converge:
         self.domains = {name: zone.domain_id for name, zone in observed.items()}
         for name, zone in observed.items():
             if zone.definition:
-                observed[name] = dataclasses.replace(zone, **files.look(self.store, zone.definition)._asdict())
+                observed[name] = zone._replace(**files.look(self.store, zone.definition)._asdict())
         wanted = [zone for zone in zones if zone.state == "present"]
         for declared_zone in wanted:
             name = declared_zone.name
             running = observed[name].running if name in observed else None
             if running and differs_in_size(declared_zone, running):
-                observed[name] = dataclasses.replace(observed[name], running=self.hypervisor.running(name))
+                observed[name] = observed[name]._replace(running=self.hypervisor.running(name))
         undeclared = sorted(set(observed) - {zone.name for zone in zones})
         removed = [zone.name for zone in zones if zone.state == "absent"] + (undeclared if self.policy.prune else [])
         definitions = self._definitions(wanted, observed, foreign, removed, check=check)

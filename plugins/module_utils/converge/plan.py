@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS, Zone, depths_of
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, fields
@@ -30,8 +30,7 @@ _ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
 _WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
 
 
-@dataclasses.dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """What happens to one zone, and why: ``reasons`` are lines such as ``memory 128 → 256``."""
 
     name: str
@@ -85,7 +84,7 @@ def plan(
         # What gives memory back comes before what takes it.
         return (1, begins.get(step.name, 0), 0 if _shrinks(step) else 1 if step.action in (RECREATE, RESTART) else 2)
 
-    steps = [dataclasses.replace(step, wave=wave(step)) for step in steps]
+    steps = [step._replace(wave=wave(step)) for step in steps]
     return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
 
 
@@ -130,7 +129,8 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
         return Step(name, START, (*told, "is not running"), before, after, definition)
     # It keeps the base that it was started with.
     pending = (f"restart to adopt runtime {_shown(definition.runtime)}",) if outdated else ()
-    definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
+    if outdated:
+        definition = dataclasses.replace(definition, runtime=observed.definition.runtime)
     return Step(name, LIVE if actions else KEEP, told, before, after, definition, pending=pending)
 
 

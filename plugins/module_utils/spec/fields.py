@@ -9,6 +9,7 @@ raises :class:`Rejected`.
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 import itertools
 import posixpath
@@ -555,7 +556,13 @@ def _traffic_port(value: Any, accepted: str) -> str:
 
 
 def _network(value: Any) -> str:
-    return str(ipaddress.ip_network(_unscoped(value)))
+    return _canonical_network(_unscoped(value))
+
+
+@functools.cache
+def _canonical_network(text: str) -> str:
+    # The zones of a host are often let out to the same few networks.
+    return str(ipaddress.ip_network(text))
 
 
 def dns(value: Any) -> tuple[str, ...]:

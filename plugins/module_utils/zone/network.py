@@ -10,6 +10,7 @@ gateways. The ranges are that of RFC 2544, which no site routes, and a unique lo
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ class Link:
     servers: tuple[str, ...] = ()
 
 
+@functools.cache
 def address(index: int) -> str:
     """The IPv4 address of the zone with this index."""
     return str(_RANGE.network_address + index)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
@@ -27,8 +28,7 @@ class Running:
     most_cpus: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Observed:
+class Observed(NamedTuple):
     """A zone as the host has it.
 
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run

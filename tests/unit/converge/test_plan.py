@@ -123,7 +123,7 @@ def test_each_field_costs_what_the_table_says(field: str) -> None:
 )
 def test_memory_and_cpus_change_live_within_what_the_zone_was_started_with(changes: dict[str, Any], action: str) -> None:
     before = _definition(memory=192, cpus=2)
-    observed = dataclasses.replace(_observed(before), running=Running(192, 256, 2, 4))
+    observed = _observed(before)._replace(running=Running(192, 256, 2, 4))
     declared = _definition(**{"memory": 192, "cpus": 2, **changes})
     step = _one(declared, observed)
     assert (step.action, step.definition) == (action, declared)
@@ -141,14 +141,14 @@ def test_memory_and_cpus_change_live_within_what_the_zone_was_started_with(chang
     ],
 )
 def test_what_a_zone_has_is_brought_back_to_what_it_is_defined_to_have(running: Running, action: str, reasons: tuple[str, ...]) -> None:
-    step = _one(_definition(), dataclasses.replace(_observed(_definition()), running=running))
+    step = _one(_definition(), _observed(_definition())._replace(running=running))
     assert (step.action, step.reasons) == (action, reasons)
 
 
 def test_memory_is_given_back_before_anything_takes_it() -> None:
-    observed = {name: dataclasses.replace(_observed(_definition(name)), running=Running(128, 256, 1, 1)) for name in ("a", "b", "c")}
+    observed = {name: _observed(_definition(name))._replace(running=Running(128, 256, 1, 1)) for name in ("a", "b", "c")}
     declared = [_definition("a", memory=256), _definition("b", memory=512), _definition("c", memory=96), _definition("d")]
-    observed["c"] = dataclasses.replace(observed["c"], running=Running(128, 128, 1, 1))
+    observed["c"] = observed["c"]._replace(running=Running(128, 128, 1, 1))
     assert [[step.name for step in together] for together in waves(plan(declared, [], observed, {}))] == [["c"], ["b"], ["d", "a"]]
 
 
