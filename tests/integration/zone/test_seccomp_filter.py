@@ -10,7 +10,7 @@ import pytest
 
 _PROGRAM = """
 import ctypes, json, os, sys
-from ansible_collections.ringfence.zones.plugins.module_utils import seccomp_filter
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import seccomp_filter
 
 class Program(ctypes.Structure):
     _fields_ = [("length", ctypes.c_ushort), ("instructions", ctypes.c_char_p)]

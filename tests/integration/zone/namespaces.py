@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.network import Link
 
-VIF = Path(__file__).parents[2] / "roles" / "runtime" / "files" / "vif"
+VIF = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "vif"
 ROUTER = "fe80::2"
 """Link-local address of the machine outside, which announces itself as a router to the host."""
 PATIENCE = 0.5
