@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import time
 from collections.abc import Callable, Collection, Mapping
 
@@ -205,9 +206,11 @@ class Apply:
     def _watch(self, definition: Definition) -> None:
         deadline = time.monotonic() + self.start_timeout
         record = None
+        polls = itertools.count()
         while time.monotonic() < deadline:
-            # First: what has ended may have written its record before.
-            ended = self.hypervisor.domain_id(definition.zone.name) is None
+            # To ask libvirt takes much longer than to read the record, and it has other zones to start; so it is asked once a second.
+            # Before the record is read: what has ended may have written it before.
+            ended = next(polls) % 5 == 0 and self.hypervisor.domain_id(definition.zone.name) is None
             record = zone_files.read_record(self.store, definition)
             if record and record.state == "failed":
                 raise RingfenceError("its init gave up")
