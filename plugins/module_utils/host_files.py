@@ -63,6 +63,12 @@ def write(files: Sequence[HostFile]) -> None:
         run(["systemctl", "enable", "--now", *units])
 
 
+def superfluous(directory: str, files: Sequence[HostFile]) -> list[str]:
+    """The files of Python below a directory that are none of these: an older version has left them."""
+    known = {file.path for file in files}
+    return sorted(str(path) for path in Path(directory).rglob("*.py") if str(path) not in known)
+
+
 def _is_as_declared(file: HostFile) -> bool:
     path = Path(file.path)
     kept = not file.diverted or Path(f"{file.path}.distrib").exists()

@@ -127,18 +127,22 @@ def main() -> None:
     try:
         changes = host_files.outdated(files)
         renewed = host_files.outdated(library)
+        superfluous = host_files.superfluous(_LIBRARY, library) if library else []
         before, after = base.compose(store, module.params["scripts"], check=module.check_mode)
         if not module.check_mode:
             host_files.write([*library, *files])
+            for path in superfluous:
+                Path(path).unlink()
     except RingfenceError as error:
         module.fail_json(msg=str(error))
-    result: dict[str, Any] = {"changed": bool(changes or renewed) or before != after, "runtime": after}
+    result: dict[str, Any] = {"changed": bool(changes or renewed or superfluous) or before != after, "runtime": after}
     if module._diff:
         result["diff"] = [
             *({"before_header": path, "after_header": path, "before": old, "after": new} for path, (old, new) in sorted(changes.items())),
             # Which files; their text is the collection's own.
             {
-                "before": "".join(f"{path} {_digest(old)}\n" for path, (old, _new) in sorted(renewed.items())),
+                "before": "".join(f"{path} {_digest(old)}\n" for path, (old, _new) in sorted(renewed.items()))
+                + "".join(f"{path} superfluous\n" for path in superfluous),
                 "after": "".join(f"{path} {_digest(new)}\n" for path, (_old, new) in sorted(renewed.items())),
             },
             {"before": f"zone base {before}\n", "after": f"zone base {after}\n"},

@@ -141,3 +141,12 @@ def test_a_file_of_ours_without_the_diversion_is_outdated(host: Host) -> None:
     write([BLOCK])
     assert host.commands
     assert set(outdated([BLOCK])) == {BLOCK.path}
+
+
+def test_files_of_an_older_version_are_found(tmp_path: Path) -> None:
+    for name in ("plan.py", "zone/plan.py", "zone/plan.pyc", "zone/older.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    files = [HostFile(f"{tmp_path}/zone/plan.py", "")]
+    assert host_files.superfluous(str(tmp_path), files) == [f"{tmp_path}/plan.py", f"{tmp_path}/zone/older.py"]
+    assert host_files.superfluous(f"{tmp_path}/none", files) == []
