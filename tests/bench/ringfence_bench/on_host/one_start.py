@@ -25,9 +25,11 @@ _TIMEOUT = 180.0
 MEMORY_MIB = 128
 """Of the bare domain, and of a zone that declares nothing else."""
 
+# Beside MemAvailable, the free pages in the lists that the kernel keeps for each CPU.
 _INIT = b"""#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
-/bin/busybox awk '/^MemAvailable/ { free = $2 } $1 == "count:" { free += 4 * $2 } END { print "BENCH", free, "kB" }' /proc/meminfo /proc/zoneinfo
+/bin/busybox awk '/^MemAvailable/ { free = $2 } $1 == "count:" { free += 4 * $2 } END { print "BENCH", free, "kB" }' \\
+    /proc/meminfo /proc/zoneinfo
 while :; do /bin/busybox sleep 1000; done
 """
 
