@@ -41,8 +41,8 @@ _PATIENCE = 10.0
 _PAUSE = 0.05
 """Seconds between two questions to the other zone."""
 
-_LEAST = {"cpu": 16, "memory": 1, "disk": 4, "packets": 1000, "events": 1000, "xenstore": 100, "console": 50_000}
-"""By kind how much makes a flood: processes, processes that the kernel ended, MiB, packets, events, requests, bytes."""
+_LEAST = {"cpu": 16, "memory": 32, "disk": 4, "packets": 1000, "events": 1000, "xenstore": 100, "console": 50_000}
+"""By kind how much makes a flood: processes, MiB, MiB, packets, events, requests, bytes."""
 
 _MOST_CONSOLE = 1 << 20
 """Bytes a second that may reach the host's disk, whose logs are bounded every minute."""
