@@ -95,13 +95,8 @@ class Apply:
             zone_files.remove(self.store, step.name)
         elif definition and step.action == LIVE:
             parts = self._parts(definition)
-            try:
-                self._resize(step, definition)
-                self._define(definition, parts)
-            except TakenBack:
-                if before:
-                    zone_files.tidy(self.store, before)
-                raise
+            self._resize(step, definition)
+            self._define(definition, parts)
             zone_files.tidy(self.store, definition)
         elif definition:
             try:
@@ -142,6 +137,7 @@ class Apply:
                     setters[key](before[key])
             except RingfenceError as second:
                 raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
+            zone_files.tidy(self.store, definition)  # A change of sizes has the files of the definition before.
             raise TakenBack(f"{error}; the zone runs as before") from error
 
     def _await_size(self, zone: Zone, differing: Collection[str]) -> None:
