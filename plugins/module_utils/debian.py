@@ -43,8 +43,8 @@ _PACKAGES = (
     "nftables",
 )
 
-RELEASES = tuple(_LIBVIRTD)
-"""The releases of Debian that a host may have."""
+SUITES = {"bookworm": "12", "trixie": "13"}
+"""The suites of Debian that a host may have, and their releases."""
 
 
 def packages(release: str) -> list[str]:

@@ -137,6 +137,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import Manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -148,7 +149,7 @@ def main() -> None:
         argument_spec={
             "directory": {"type": "path", "required": True},
             "images": {"type": "list", "elements": "str", "default": []},
-            "suites": {"type": "list", "elements": "str", "choices": list(debian_archive.RELEASES), "default": ["trixie"]},
+            "suites": {"type": "list", "elements": "str", "choices": list(debian.SUITES), "default": ["trixie"]},
             "packages": {"type": "list", "elements": "str", "default": []},
             "since": {"type": "path"},
             "collection": {"type": "path", "required": True},

@@ -130,7 +130,7 @@ def preflight(machine: Machine, options: Options) -> list[str]:
     problems = []
     if machine.container:
         problems.append("this is a container: Xen needs a machine, virtual or not; give the inventory the machine itself")
-    if machine.distribution != "debian" or machine.release not in debian.RELEASES:
+    if machine.distribution != "debian" or machine.release not in debian.SUITES.values():
         problems.append(
             f"the distribution is {machine.distribution or 'unknown'} {machine.release or 'of no release'}:"
             " Debian 12 or 13 is needed; install or upgrade to one of them"

@@ -41,7 +41,7 @@ _FOR_ANSIBLE = ("python3-apt",)
 class Declared:
     """What hosts need.
 
-    ``images`` are references of images and kernels, ``suites`` names of :data:`debian_archive.RELEASES`, ``packages`` those beside what
+    ``images`` are references of images and kernels, ``suites`` names of :data:`debian.SUITES`, ``packages`` those beside what
     the roles install.
     """
 
@@ -89,7 +89,7 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
     """
     suites = sorted(set(declared.suites))
     if not suites:
-        raise RingfenceError(f"suites: none is named; accepted: {', '.join(debian_archive.RELEASES)}; name those of your hosts")
+        raise RingfenceError(f"suites: none is named; accepted: {', '.join(debian.SUITES)}; name those of your hosts")
     earlier = _read_earlier(since, directory) if since else None
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
@@ -145,7 +145,7 @@ def _look_up(declared: Declared, suites: Sequence[str], work: Path) -> tuple[Con
     images = _look_up_images(declared.images, content)
     for suite in suites:
         (work / suite).mkdir()
-        packages = [*debian.packages(debian_archive.RELEASES[suite]), *_FOR_ANSIBLE, *declared.packages]
+        packages = [*debian.packages(debian.SUITES[suite]), *_FOR_ANSIBLE, *declared.packages]
         here, downloads = debian_archive.look_up(work / suite, suite, ARCHITECTURE, declared.archives, packages)
         for path, file in here.items():
             content.give(path, file)

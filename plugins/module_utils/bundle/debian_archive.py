@@ -24,9 +24,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import Com
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, file_digest
 
-RELEASES = {"bookworm": "12", "trixie": "13"}
-"""Suites of hosts, and the releases of Debian that they are."""
-
 ARCHIVES = ("debian", "debian-security")
 """Debian's archives; the directories of a bundle have the same names."""
 

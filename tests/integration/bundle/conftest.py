@@ -32,9 +32,7 @@ class Archive:
         self.suite = suite
         self.home = directory / "gnupg"
         self.keyring = directory / "keyring.gpg"
-        self.versions = dict.fromkeys(
-            [*debian.packages(debian_archive.RELEASES[suite]), "python3-apt", LIBRARY, "extra"], "9:1.0-1+deb13u1"
-        )
+        self.versions = dict.fromkeys([*debian.packages(debian.SUITES[suite]), "python3-apt", LIBRARY, "extra"], "9:1.0-1+deb13u1")
 
     @property
     def addresses(self) -> dict[str, str]:

@@ -404,7 +404,7 @@ def test_an_installed_collection_is_packed_as_a_checkout_is(checkout: Path, tmp_
 def test_what_debian_has(suite: str, tmp_path: Path) -> None:
     """Debian's archive, looked up and not fetched, but for one small package."""
     addresses = debian_archive.archive_addresses("http://deb.debian.org/debian", "http://deb.debian.org/debian-security/")
-    packages = debian.packages(debian_archive.RELEASES[suite])
+    packages = debian.packages(debian.SUITES[suite])
     here, downloads = debian_archive.look_up(tmp_path, suite, "amd64", addresses, packages)
     assert len(here) == 3
     names = {path.rpartition("/")[2].partition("_")[0] for path in downloads if path.endswith(".deb")}
