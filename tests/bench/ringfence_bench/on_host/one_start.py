@@ -25,11 +25,15 @@ _TIMEOUT = 180.0
 MEMORY_MIB = 128
 """Of the bare domain, and of a zone that declares nothing else."""
 
-# Beside MemAvailable, the free pages in the lists that the kernel keeps for each CPU.
-_INIT = b"""#!/bin/busybox sh
+MEASURE = (
+    """awk '/^MemAvailable/ { free = $2 } $1 == "count:" { free += 4 * $2 } END { print "BENCH", free, "kB" }'"""
+    " /proc/meminfo /proc/zoneinfo"
+)
+"""Prints the mark, in the zone and in the bare domain: MemAvailable, and the free pages in the lists that the kernel keeps for each CPU."""
+
+_INIT = f"""#!/bin/busybox sh
 /bin/busybox mount -t proc proc /proc
-/bin/busybox awk '/^MemAvailable/ { free = $2 } $1 == "count:" { free += 4 * $2 } END { print "BENCH", free, "kB" }' \\
-    /proc/meminfo /proc/zoneinfo
+/bin/busybox {MEASURE}
 while :; do /bin/busybox sleep 1000; done
 """
 
@@ -141,7 +145,7 @@ def _bare_domain(kernel: str, command_line: str, pvh: bool) -> Path:
         (root / directory).mkdir(parents=True, exist_ok=True)
     (root / "bin/busybox").write_bytes(Path("/bin/busybox").read_bytes())
     (root / "bin/busybox").chmod(0o755)
-    (root / "init").write_bytes(_INIT)
+    (root / "init").write_text(_INIT, encoding="ascii")
     (root / "init").chmod(0o755)
     subprocess.run(["mknod", str(root / "dev/console"), "c", "5", "1"], stderr=subprocess.DEVNULL, check=False)
     subprocess.run(f"cd {root} && busybox find . | busybox cpio -o -H newc > ../initrd", shell=True, stderr=subprocess.DEVNULL, check=True)
