@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS, Zone, depths_of
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, Running, differs_in_memory
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.volumes import Change
 
@@ -36,8 +36,8 @@ class Step(NamedTuple):
     name: str
     action: str
     reasons: tuple[str, ...] = ()
-    before: dict[str, Any] | None = None
-    after: dict[str, Any] | None = None
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
     definition: Definition | None = None
     wave: tuple[int, int, int] = (0, 0, 0)
     """Its place in the order of the plan; steps with the same one do not wait for each other."""
@@ -70,7 +70,7 @@ def plan(
     for name in removed:
         zone = observed.get(name)
         if zone:
-            before = fields(zone.definition) if zone.definition else {"name": name}
+            before: Mapping[str, Any] = zone.definition.fields if zone.definition else {"name": name}
             steps.append(Step(name, REMOVE, ("shall not exist",), before=before))
         else:
             steps.append(Step(name, KEEP))
@@ -99,12 +99,12 @@ def _shrinks(step: Step) -> bool:
 
 
 def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change], adopt_runtime: bool) -> Step:
-    name, after = definition.zone.name, fields(definition)
+    name, after = definition.zone.name, definition.fields
     if observed is None:
         return Step(name, CREATE, ("does not exist",), None, after, definition)
     if observed.definition is None:
         return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
-    before = {**fields(observed.definition), **_drifted(definition.zone, observed)}
+    before = {**observed.definition.fields, **_drifted(definition.zone, observed)}
     reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
     # The peers are no field of the declaration, but follow from those of other zones; a zone finds their names when it starts.
     actions = {RESTART if key == "peers" else _cost(key, definition.zone, observed.running) for key in reasons}

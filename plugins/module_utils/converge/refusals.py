@@ -12,7 +12,7 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import RECREATE, RESTART, Step
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
 
 
 def reason(store: Store, step: Step) -> str | None:
@@ -40,4 +40,4 @@ def _path(store: Store, name: str) -> Path:
 
 def _identity(definition: Definition) -> str:
     """A digest of what the operator declared, with every name resolved."""
-    return hashlib.sha256(json.dumps(fields(definition), sort_keys=True, default=str).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(definition.fields, sort_keys=True, default=str).encode()).hexdigest()

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -65,6 +66,7 @@ def redacted(text: str) -> str:
     return re.sub(r"(https?://[^\s?'\"]+\?)[^\s'\"\\]+", r"\1***", text)
 
 
+@functools.cache
 def parse_reference(text: str) -> Reference:
     """Read an image reference as Docker and Compose do; ``nginx`` is ``docker.io/library/nginx:latest``.
 

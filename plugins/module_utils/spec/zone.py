@@ -120,6 +120,7 @@ class Volume:
     size: int = 0
 
 
+_PARSERS = {name: field.parse for name, field in FIELDS.items()}
 _VOLUME_FIELDS: dict[str, Callable[[Any], Any]] = {
     "state": fields.choice("present", "absent"),
     "size": fields.size(fields.SMALLEST_VOLUME),
@@ -204,7 +205,7 @@ def parse_zones(declared: list[dict[str, Any]]) -> list[Zone]:
 def _parse_zone(label: str, entry: dict[str, Any], problems: list[str]) -> list[Zone]:
     found = len(problems)
     values: dict[str, Any] = {}
-    _read(label, entry, {name: field.parse for name, field in FIELDS.items()}, values, problems)
+    _read(label, entry, _PARSERS, values, problems)
     if entry.get("name") is None:
         problems.append(f"{label}: name is missing; each zone needs one")
     if entry.get("image") is None and values.get("state") != "absent":

@@ -9,6 +9,7 @@ Source of the rules: libvirt's domain XML format and its Xen driver (libxl).
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Mapping
@@ -55,6 +56,25 @@ class Definition:
     index: int
     peers: dict[str, str] = dataclasses.field(default_factory=dict)
     secrets: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def fields(self) -> Mapping[str, Any]:
+        """The operator's fields, with what each name was resolved to. Cached, because every zone of a host is asked several times."""
+        zone = dict(vars(self.zone))  # Not asdict(): it copies each value to its ground.
+        del zone["state"]
+        return {
+            **zone,
+            "image": self.image,
+            "kernel": self.kernel,
+            "virtualization": self.mode,
+            "ports": [str(port) for port in self.zone.ports],
+            "volumes": [str(mount) for mount in self.zone.volumes],
+            "networks": {way: [str(traffic) for traffic in rules] for way, rules in vars(self.zone.networks).items() if rules},
+            "healthcheck": _set_values(self.zone.healthcheck),
+            "secrets": [str(secret) for secret in self.zone.secrets],
+            "devices": [str(device) for device in self.zone.devices],
+            "peers": self.peers,
+        }
 
 
 class Files(NamedTuple):
@@ -184,26 +204,6 @@ def _disks(devices: ET.Element, files: Files) -> None:
 def _console(devices: ET.Element) -> None:
     console = ET.SubElement(devices, "console", type="pty")
     ET.SubElement(console, "target", type="xen", port="0")
-
-
-def fields(definition: Definition) -> dict[str, Any]:
-    """A definition as the operator's fields, with what each name was resolved to."""
-    # Not asdict(): it copies each value to its ground, and every zone of a host is asked several times.
-    zone = dict(vars(definition.zone))
-    del zone["state"]
-    return {
-        **zone,
-        "image": definition.image,
-        "kernel": definition.kernel,
-        "virtualization": definition.mode,
-        "ports": [str(port) for port in definition.zone.ports],
-        "volumes": [str(mount) for mount in definition.zone.volumes],
-        "networks": {way: [str(traffic) for traffic in rules] for way, rules in vars(definition.zone.networks).items() if rules},
-        "healthcheck": _set_values(definition.zone.healthcheck),
-        "secrets": [str(secret) for secret in definition.zone.secrets],
-        "devices": [str(device) for device in definition.zone.devices],
-        "peers": definition.peers,
-    }
 
 
 def _set_values(check: Healthcheck | None) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS
 from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, remove_tree, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, Files, fields
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, Files
 
 POWER_OFF = 5
 """Seconds that a zone has to power off once its container has ended."""
@@ -72,7 +72,7 @@ def _initrd_name(definition: Definition) -> str:
     # What has no value is left out, so that a field which a later version adds is no difference.
     told = {
         name: value
-        for name, value in fields(definition).items()
+        for name, value in definition.fields.items()
         if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
     }
     identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
@@ -153,9 +153,11 @@ def read_record(store: Store, definition: Definition) -> Record | None:
     """The zone's record; ``None`` if it has written none that is well-formed. The zone wrote it, so nothing else of it is believed."""
     try:
         # Not by Path, whose parts take longer to put together than the file to read.
-        with open(f"{store.zones}/{definition.zone.name}/{_writable_name(definition)}", "rb") as handle:
-            handle.seek(WRITABLE_BLOCKS * BLOCK)
-            matched = _RECORD.match(handle.read(BLOCK))
+        handle = os.open(f"{store.zones}/{definition.zone.name}/{_writable_name(definition)}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            matched = _RECORD.match(os.pread(handle, BLOCK, WRITABLE_BLOCKS * BLOCK))
+        finally:
+            os.close(handle)
     except OSError:
         return None
     if not matched:

@@ -11,7 +11,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, network, runtime, volumes
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import fields, shown
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import shown
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.files import Record
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed
@@ -38,7 +38,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
             "domain_id": zone.domain_id,
         }
         if zone.definition:
-            result.update(shown(fields(zone.definition)))
+            result.update(shown(zone.definition.fields))
             result["running"] = dataclasses.asdict(zone.running) if zone.running else None
             result["address"] = network.address(zone.definition.index)
             result["address6"] = network.address6(zone.definition.index)
