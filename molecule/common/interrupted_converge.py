@@ -1,5 +1,7 @@
 """Runs on a host as root: converges that are interrupted when they are about to change something, and what the next ones make of it.
 
+The collection's library has to be on its path.
+
 ``interrupted_converge COLLECT STEPS``: the first is the text of ``collect.py``, the second a JSON list, each of an object with
 
 ``declared``
@@ -31,8 +33,6 @@ import time
 import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
-
-sys.path.insert(0, "/usr/lib/ringfence/python")
 
 import libvirt
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shlex
+import tarfile
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +14,7 @@ from typing import Any
 
 _COLLECT = Path(__file__).with_name("collect.py")
 _INTERRUPTED = Path(__file__).with_name("interrupted_converge.py")
+_LIBRARY = Path(__file__).parents[2] / "plugins" / "module_utils"
 
 
 GROWN = {"size": "48MiB"}
@@ -88,10 +91,22 @@ class Live:
     def converge_interrupted(self, *steps: dict[str, Any]) -> list[dict[str, Any]]:
         """What ``interrupted_converge.py`` tells of steps."""
         programs = (_INTERRUPTED.read_text(encoding="utf-8"), _COLLECT.read_text(encoding="utf-8"))
-        done = self.host.run("python3 -c %s %s %s", *programs, json.dumps(steps))
+        done = self.host.run("PYTHONPATH=%s python3 -c %s %s %s", self._library, *programs, json.dumps(steps))
         assert done.rc == 0, done.stderr
         results: list[dict[str, Any]] = json.loads(done.stdout)
         return results
+
+    @functools.cached_property
+    def _library(self) -> str:
+        """Where on the host the collection's library is, for a program that imports it: the host has only what its command needs."""
+        archive = Path(os.environ["MOLECULE_EPHEMERAL_DIRECTORY"]) / "library.tar"
+        with tarfile.open(archive, "w") as tar:
+            for path in sorted(_LIBRARY.rglob("*.py")):
+                tar.add(path, f"ansible_collections/ringfence/zones/plugins/module_utils/{path.relative_to(_LIBRARY)}")
+        place = "/run/ringfence-library"
+        self.run(f"mkdir -p {place}")
+        self.host.ansible("ansible.builtin.unarchive", json.dumps({"src": str(archive), "dest": place}), check=False)
+        return place
 
     def _declaration(self, zones: Sequence[dict[str, Any]], volumes: dict[str, dict[str, Any]]) -> dict[str, Any]:
         declared = {"volumes": {**self.variables["ringfence_volumes"], **volumes}, "secrets": self.variables["ringfence_secrets"]}

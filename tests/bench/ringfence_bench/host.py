@@ -22,6 +22,7 @@ REGISTRY_THERE, REGISTRY_HERE = "10.0.2.2:5055", "127.0.0.1:5055"
 
 _LAB = [sys.executable, "molecule/lab"]
 _PLACE = "/run/ringfence-bench"
+_LIBRARY = "plugins/module_utils"
 
 
 def restore() -> None:
@@ -41,8 +42,8 @@ def ssh(command: str, stdin: bytes = b"") -> bytes:
 
 
 def measure(script: str, *arguments: str) -> Any:
-    """Run a script of ``on_host`` on the host with the library that the host has, and return what it found."""
-    command = f"mkdir -p {_PLACE} && tar -xf - -C {_PLACE} && PYTHONPATH={_PLACE}:/usr/lib/ringfence/python "
+    """Run a script of ``on_host`` on the host with the collection's library, and return what it found."""
+    command = f"mkdir -p {_PLACE} && tar -xf - -C {_PLACE} && PYTHONPATH={_PLACE} "
     return json.loads(ssh(command + shlex.join(["python3", "-m", f"ringfence_bench.on_host.{script}", *arguments]), _scripts()))
 
 
@@ -62,4 +63,6 @@ def _scripts() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in (package / "__init__.py", *sorted((package / "on_host").glob("*.py"))):
             archive.add(path, f"ringfence_bench/{path.relative_to(package)}")
+        for path in sorted(Path(_LIBRARY).rglob("*.py")):
+            archive.add(path, f"ansible_collections/ringfence/zones/{path}")
     return buffer.getvalue()
