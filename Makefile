@@ -84,6 +84,7 @@ test: venv $(IMPORTER)/.installed ## run every test
 .PHONY: test-full
 test-full: test ## run every test, and then the scenarios that take hours
 	@$(CHECK) full
+	@$(CHECK) alone
 
 # --- the demo host, for developing ------------------------------------------------------------------------------------
 

@@ -44,7 +44,10 @@ def own(program: str) -> tuple[str, ...]:
 SCENARIOS = ("default", "debian12", "isolation")
 
 # What does not fit into the time of CI: `make test-full`.
-LONG_SCENARIOS = ("full", "airgap", "airgap-debian12", "kernels")
+LONG_SCENARIOS = ("interrupted", "airgap", "airgap-debian12", "kernels")
+
+# Measures times, so that nothing may run beside it.
+LONE_SCENARIO = "floods"
 
 
 def molecule(group: str, scenarios: Sequence[str]) -> list[Check]:
@@ -56,6 +59,7 @@ def molecule(group: str, scenarios: Sequence[str]) -> list[Check]:
 CHECKS = (
     *molecule("molecule", SCENARIOS),
     *molecule("full", LONG_SCENARIOS),
+    *molecule("alone", [LONE_SCENARIO]),
     Check("sanity", "ansible-test sanity", own("sanity")),
     Check("lint", "galaxy-importer", own("importer")),
     Check("docs", "documentation", own("docs")),

@@ -9,7 +9,7 @@ from typing import Any
 from live import HOLDER_OF_THE_LOCK, Live
 
 ATTACKED = {*range(1, 15), 16, 17, 21, 22}
-"""Not the promise 15, of which times are the evidence: they say nothing where other tests run. The scenario full attacks it."""
+"""Not the promise 15, of which times are the evidence: they say nothing where other tests run. The scenario floods attacks it."""
 
 _BY_CHANCE = {11}
 """Promises of which Xen decides whether they can be shown: which free memory a zone gets."""
