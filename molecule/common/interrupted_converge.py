@@ -127,7 +127,8 @@ def _sleeper() -> str:
 
 def is_change(path: Any) -> bool:
     """Whether a file is one of those that count; an open file, by its number, has been counted."""
-    return isinstance(path, str | os.PathLike) and not os.fspath(path).startswith(ELSEWHERE)
+    # The directory itself too: a file without a name is opened by it.
+    return isinstance(path, str | os.PathLike) and not f"{os.fspath(path)}/".startswith(ELSEWHERE)
 
 
 def absolute(path: Any, directory: int) -> Any:

@@ -13,7 +13,7 @@ import pytest
 _COMMON = Path(__file__).parents[2] / "molecule" / "common"
 
 _SCRIPT = """
-import json, os, shutil, sys, time
+import json, os, shutil, sys, tempfile, time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,7 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 
 program.STORE = Store(Path(sys.argv[2]))
-program.ELSEWHERE = ("/dev/", "/proc/", f"{sys.argv[2]}/tmp", f"{sys.argv[2]}/lock")
+program.ELSEWHERE = ("/dev/", "/proc/", f"{sys.argv[2]}/tmp/", f"{sys.argv[2]}/lock")
 program.READS = {"sh -c"}
 DOMAIN = "<domain type='test'><name>zone</name><memory>8192</memory><os><type>hvm</type></os></domain>"
 
@@ -35,6 +35,7 @@ def converge(store, zones, *_more, **_options):
     with store.lock(), store.workspace() as workspace:
         (store.root / "known").read_text()
         (workspace / "file").write_text("no change")
+        tempfile.TemporaryFile(dir=store.tmp).close()
         run(["sh", "-c", "sleep 0.2"])
         run(["true", "is one"])
         (store.root / "zones").mkdir(exist_ok=True)
