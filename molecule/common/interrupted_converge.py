@@ -101,7 +101,8 @@ class Changes:
         elif event in ("os.remove", "os.rmdir"):
             self._begin_file("delete", absolute(*arguments))
         elif event == "subprocess.Popen":
-            program = " ".join(map(str, arguments[1][:2]))
+            # Options of skopeo come before what it is to do.
+            program = " ".join([word for word in map(str, arguments[1]) if not word.startswith("--override-")][:2])
             if program not in READS:
                 self._begin(f"run {program}")
 
