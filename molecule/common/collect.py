@@ -78,7 +78,7 @@ print(
             "release": output("uname", "-r").strip(),
             "linux_command_line": text("/proc/cmdline").strip(),
             "xen_version": info.get("xen_version", ""),
-            "free_memory": int(info.get("free_memory", 0)),
+            "free_memory": info.get("free_memory", ""),
             "xen_command_line": info.get("xen_commandline", ""),
             "control_domain": "control_d" in text("/proc/xen/capabilities"),
             "saved_entry": environment.get("saved_entry", ""),

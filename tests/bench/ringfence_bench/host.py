@@ -22,7 +22,6 @@ REGISTRY_THERE, REGISTRY_HERE = "10.0.2.2:5055", "127.0.0.1:5055"
 
 _LAB = [sys.executable, "molecule/lab"]
 _PLACE = "/run/ringfence-bench"
-_LIBRARY = "plugins/module_utils"
 
 
 def restore() -> None:
@@ -63,6 +62,6 @@ def _scripts() -> bytes:
     with tarfile.open(fileobj=buffer, mode="w") as archive:
         for path in (package / "__init__.py", *sorted((package / "on_host").glob("*.py"))):
             archive.add(path, f"ringfence_bench/{path.relative_to(package)}")
-        for path in sorted(Path(_LIBRARY).rglob("*.py")):
+        for path in sorted(Path("plugins/module_utils").rglob("*.py")):
             archive.add(path, f"ansible_collections/ringfence/zones/{path}")
     return buffer.getvalue()
