@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -29,6 +30,14 @@ _LIBXL_LOG = Path("/var/log/libvirt/libxl/libxl-driver.log")
 _KEPT_OF_LOG = 1500
 """Bytes of libxl's log that go into an error."""
 
+_KEPT_OF_CONSOLE = 16384
+"""Bytes of a domain's console in which its last lines, and a crash, are looked for."""
+
+_LONGEST_LINE = 160
+_MOST_CAUSES = 4
+_CRASH = re.compile(r"BUG: |\[#\d+\]|RIP: |Kernel panic")
+"""What is in the lines with which Linux tells of a crash; ``[#1]`` is where it names a fault of the CPU (arch/x86/kernel/dumpstack.c)."""
+
 
 def console_log(name: str) -> Path:
     """Where xenconsoled writes what a domain prints on its console."""
@@ -46,12 +55,21 @@ def console_end(name: str, size: int) -> bytes:
 
 
 def console_tail(name: str, lines: int = 8) -> str:
-    """The last lines of a domain's console; what the domain wrote is shown with every control character escaped."""
+    """The last lines of a domain's console, after those with which its kernel says why it crashed; control characters are escaped."""
     try:
-        told = console_end(name, 125 * lines).decode("utf-8", "replace").splitlines()
+        told = console_end(name, _KEPT_OF_CONSOLE)
     except OSError:
         return "none was logged"
-    return " | ".join(ascii(line.strip())[1:-1] for line in told[-lines:] if line.strip()) or "empty"
+    return tail(told, lines)
+
+
+def tail(console: bytes, lines: int) -> str:
+    """What :func:`console_tail` tells of what a domain wrote."""
+    told = [ascii(line.strip())[1:-1][:_LONGEST_LINE] for line in console.decode("utf-8", "replace").splitlines() if line.strip()]
+    last = told[-lines:]
+    # What it crashed at comes first, and then dozens of lines with registers and calls.
+    causes = [line for line in told[: -len(last)] if _CRASH.search(line)][:_MOST_CAUSES]
+    return " | ".join([*causes, *(["..."] if causes else []), *last]) or "empty"
 
 
 def booted_into_xen() -> bool:
