@@ -22,6 +22,8 @@ _NETLINK_NETFILTER, _NLM_F_REQUEST = 12, 1
 _NEW_TABLE, _GET_TABLE, _NFTA_TABLE_NAME = 0x0A00, 0x0A01, 1
 _FAMILIES = {"inet": 1, "arp": 3}
 
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
 _LISTEN = "0A"
 _UNCONNECTED = "07"
 
@@ -33,6 +35,11 @@ def os_release() -> dict[str, str]:
     except FileNotFoundError:
         return {}
     return {key: value.strip('"') for key, separator, value in (line.partition("=") for line in text.splitlines()) if separator}
+
+
+def boot_id() -> str:
+    """What names this boot of the machine, whatever its clock says."""
+    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def listening_ports() -> set[tuple[int, str]]:

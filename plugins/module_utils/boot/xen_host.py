@@ -19,7 +19,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import debian, hos
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release, xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id, os_release, xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
 
@@ -28,7 +28,6 @@ _GRUB_ENVIRONMENT = Path("/boot/grub/grubenv")
 _MARKER = Path(decisions.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _MIB = 1024 * 1024
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
@@ -83,7 +82,7 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     """
     running = _running()
     marker = _read_marker()
-    if marker and not running.in_xen and marker["boot"] != _boot_id():
+    if marker and not running.in_xen and marker["boot"] != boot_id():
         if not check:
             _disarm()
         raise RingfenceError(_fallback_report(marker))
@@ -150,7 +149,7 @@ def _arm_trial(options: decisions.Options) -> None:
     entries = _entries()
     marker = {
         "armed_at": time.time(),
-        "boot": _boot_id(),
+        "boot": boot_id(),
         "xen": entries.xen_command_line,
         "dom0": entries.dom0_command_line,
         "default_route": _has_default_route(),
@@ -259,11 +258,6 @@ def _read_marker() -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     return marker
-
-
-def _boot_id() -> str:
-    """What names this boot of the machine, whatever its clock says."""
-    return _BOOT_ID.read_text(encoding="ascii").strip()
 
 
 def _has_default_route() -> bool:

@@ -89,6 +89,8 @@ class Apply:
         if step.action in (REMOVE, RECREATE, RESTART):
             # As it was when the zone was started; its init ends the container after that time.
             grace = (step.before or {}).get("stop_grace_period", Zone.stop_grace_period)
+            if observed and observed.domain_id is not None:
+                zone_files.note_stop(self.store, step.name, observed.domain_id)
             self.hypervisor.stop(step.name, grace + zone_files.POWER_OFF)
         if step.action == REMOVE:
             self.hypervisor.undefine(step.name)

@@ -120,6 +120,9 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
         reasons["runtime"] = _reason("runtime", observed.definition.runtime, definition.runtime)
     told = (*reasons.values(), *(f"secret {name} has changed" for name in renewed))
     told = (*told, *(f"volume {change.name} {change.before} → {change.after} MiB" for change in larger))
+    if observed.stopping is not None and observed.stopping == observed.domain_id:
+        actions.add(RESTART)
+        told = (*told, "an earlier run has asked it to stop")
     if not observed.whole:
         return Step(name, RECREATE, (*told, "files of it are missing"), before, after, definition)
     action = next((action for action in (RECREATE, RESTART) if action in actions), None)

@@ -9,6 +9,7 @@ is in the initrd cannot be changed from inside, so that a restart always begins 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import json
@@ -17,6 +18,7 @@ import re
 from pathlib import Path
 from typing import NamedTuple
 
+from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import FIELDS
 from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, Store, remove_tree, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
@@ -33,6 +35,7 @@ _NOT_IN_INITRD = ("live", "resize")
 """What a change of the fields costs of which the initrd holds nothing."""
 
 _SHARES = "cpu_shares-"
+_STOPPING = "stopping"
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
@@ -98,13 +101,14 @@ def files(store: Store, definition: Definition, kernel_directory: Path, image: P
 class Found(NamedTuple):
     """What there is of a zone's files.
 
-    Whether its own are there; those that it does not use: of a definition before, or of a run that was killed; and the ``cpu_shares`` that
-    such a run was giving it.
+    Whether its own are there; those that it does not use: of a definition before, or of a run that was killed; the ``cpu_shares`` that
+    such a run was giving it; and Xen's number of it if such a run was stopping it.
     """
 
     whole: bool
     stale: tuple[str, ...] = ()
     shares: tuple[int, ...] = ()
+    stopping: int | None = None
 
 
 def look(store: Store, definition: Definition) -> Found:
@@ -116,11 +120,10 @@ def look(store: Store, definition: Definition) -> Found:
     except FileNotFoundError:
         return Found(False)
     # What was being written when a run was killed has another name: see write_atomically.
-    stale = tuple(
-        path for name, path in found.items() if name.startswith(("initrd-", "writable-", _SHARES, UNFINISHED)) and name not in used
-    )
+    ours = ("initrd-", "writable-", _SHARES, _STOPPING, UNFINISHED)
+    stale = tuple(path for name, path in found.items() if name.startswith(ours) and name not in used)
     shares = tuple(int(name.removeprefix(_SHARES)) for name in found if name.startswith(_SHARES))
-    return Found(used <= set(found), stale, shares)
+    return Found(used <= set(found), stale, shares, _read_stop(found[_STOPPING]) if _STOPPING in found else None)
 
 
 def tidy(store: Store, definition: Definition) -> None:
@@ -135,6 +138,23 @@ def note_shares(store: Store, name: str, shares: int) -> None:
     What it has is not asked for: that takes libvirt as long as all the rest of a zone that stays as it is.
     """
     (directory(store, name) / f"{_SHARES}{shares}").touch()
+
+
+def note_stop(store: Store, name: str, number: int) -> None:
+    """Write down that a running zone is about to be asked to stop, until its step is done.
+
+    When this run is killed, the zone goes on to stop, and is found running until it has. Xen gives its number to no other domain of this
+    boot. A zone that has lost its directory will be made anew; and a disk that is full is no reason not to stop one.
+    """
+    with contextlib.suppress(OSError):
+        (directory(store, name) / _STOPPING).write_text(f"{boot_id()} {number}", encoding="ascii")
+
+
+def _read_stop(path: str) -> int | None:
+    """The number that a run has written down; ``None`` if it was killed before that, or the host has been started anew since."""
+    with open(path, encoding="ascii") as file:
+        boot, _, number = file.read().partition(" ")
+    return int(number) if boot == boot_id() else None
 
 
 def remove(store: Store, name: str) -> None:

@@ -34,7 +34,7 @@ class Observed(NamedTuple):
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
     because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it does not run. ``stale``
     are paths of files that are its, and that its definition does not use; ``shares`` is every ``cpu_shares`` that a run which was killed
-    may have given it.
+    may have given it, and ``stopping`` the number with which such a run may have asked it to stop.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Observed(NamedTuple):
     running: Running | None = None
     stale: tuple[str, ...] = ()
     shares: tuple[int, ...] = ()
+    stopping: int | None = None
 
 
 def differs_in_memory(zone: Zone, running: Running) -> bool:

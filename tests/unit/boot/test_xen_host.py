@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import debian, host_files
+from ansible_collections.ringfence.zones.plugins.module_utils import debian, host, host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions, xen_host
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -90,7 +90,7 @@ def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
 
     monkeypatch.setattr(xen_host, "_GRUB_CFG", tmp_path / "grub.cfg")
     monkeypatch.setattr(xen_host, "_GRUB_ENVIRONMENT", tmp_path / "grubenv")
-    monkeypatch.setattr(xen_host, "_BOOT_ID", tmp_path / "boot_id")
+    monkeypatch.setattr(host, "_BOOT_ID", tmp_path / "boot_id")
     monkeypatch.setattr(xen_host, "_MARKER", tmp_path / "etc/trial.json")
     monkeypatch.setattr(xen_host, "_TIMER_LINK", tmp_path / "wants/trial.timer")
     monkeypatch.setattr(xen_host, "run", world.run)

@@ -149,6 +149,32 @@ def test_a_weight_that_a_killed_run_gave_does_not_stay(
     assert list((host.store.zones / "web").glob("cpu_shares-*")) == []
 
 
+@pytest.mark.parametrize("still", [True, False])
+@pytest.mark.parametrize("changed", [{"user": "1"}, {"image": reference("2")}, {"state": "absent"}])
+def test_a_zone_that_a_killed_run_was_stopping_comes_to_run(
+    host: Host, monkeypatch: pytest.MonkeyPatch, changed: dict[str, Any], still: bool
+) -> None:
+    """Whether the next run finds it ``still`` running, or ended."""
+    host.converge(_zone())
+
+    def kill(*_arguments: object, **_options: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host.hypervisor, "stop", kill)
+        with pytest.raises(KeyboardInterrupt):
+            host.converge(_zone(**changed))
+    if not still:
+        host.hypervisor.domains["web"].number = None
+    host.hypervisor.calls.clear()
+    reason = "an earlier run has asked it to stop" if still else "is not running"
+    done = host.converge(_zone())
+    assert [(zone["action"], zone["reasons"]) for zone in done.zones] == [("restart" if still else "start", [reason])]
+    assert host.hypervisor.calls == [*(["stop web"] if still else []), "define web", "start web"]
+    assert not host.converge(_zone()).changed
+    assert not (host.store.zones / "web" / "stopping").exists()
+
+
 def test_a_zone_that_has_ended_is_started_with_what_it_wrote(host: Host) -> None:
     host.converge(_zone())
     host.hypervisor.domains["web"].number = None

@@ -260,12 +260,12 @@ def test_writing_again_keeps_what_the_zone_wrote(host: Host) -> None:
 
 
 def test_a_zone_is_whole_with_all_of_its_files_only(host: Host) -> None:
-    assert zone_files.look(host.store, _definition()) == (False, (), ())
+    assert zone_files.look(host.store, _definition()) == zone_files.Found(False)
     _write(host)
-    assert zone_files.look(host.store, _definition()) == (True, (), ())
+    assert zone_files.look(host.store, _definition()) == zone_files.Found(True)
     for kind in ("initrd", "writable"):
         made_up_host.only(host.store, "web", kind).unlink()
-        assert zone_files.look(host.store, _definition()) == (False, (), ())
+        assert zone_files.look(host.store, _definition()) == zone_files.Found(False)
         _write(host)
 
 
@@ -296,9 +296,22 @@ def test_what_a_definition_does_not_use_is_deleted(host: Host) -> None:
     (own / "writable-0.img").touch()
     zone_files.note_shares(host.store, "web", 512)
     assert zone_files.look(host.store, _definition()).shares == (512,)
+    zone_files.note_stop(host.store, "web", 7)
+    assert zone_files.look(host.store, _definition()).stopping == 7
     (own / ".new-initrd-0").touch()  # A run was killed while it wrote this.
     zone_files.tidy(host.store, _definition())
     assert set(own.iterdir()) == {*used, own / "refused.json"}
+
+
+@pytest.mark.parametrize("text", ["", "another-boot 7"])
+def test_a_stop_that_was_not_written_down_or_ended_with_its_boot_is_none(host: Host, text: str) -> None:
+    (_write(host) / "stopping").write_text(text)
+    assert zone_files.look(host.store, _definition()).stopping is None
+
+
+def test_a_stop_that_cannot_be_written_down_is_no_error(host: Host) -> None:
+    zone_files.note_stop(host.store, "web", 7)
+    assert not (host.store.zones / "web").exists()
 
 
 def test_removing_a_zone_leaves_the_others_and_may_be_repeated(host: Host) -> None:

@@ -33,7 +33,7 @@ _KNOWN = {
         "wait",
     },
     "recreate": {"run skopeo copy", "rename images/…", "stop extra", "define extra", "start extra"},
-    "restart": {"stop extra", "wait", "define extra", "start extra", "delete zones/extra/initrd-…"},
+    "restart": {"write zones/extra/stopping", "stop extra", "wait", "define extra", "start extra", "delete zones/extra/initrd-…"},
     "grow": {"write volumes/passing.img", "stop extra", "start extra"},
     "live": {"run nft -f", "resize memory of extra", "run xl sched-credit2", "define extra"},
     "remove": {"run nft -f", "stop extra", "undefine extra", "delete zones/extra", "delete volumes/passing.img", "withdraw images/…"},
