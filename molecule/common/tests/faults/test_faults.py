@@ -64,7 +64,7 @@ def test_a_converge_that_is_killed_is_completed_by_the_next(live: Live, facts: d
 
 def test_a_zone_that_comes_changes_and_goes_does_so_whenever_a_converge_is_killed(live: Live) -> None:
     """At three moments; `make test-full` takes all. The other zones are the same ones all the time."""
-    extra = {"name": "extra", "image": live.declared["api"]["image"]}
+    extra = {"name": "extra", "image": live.declared["api"]["image"], "virtualization": "pv"}
     changed = {**extra, "image": live.variables["images"]["redis"]}
     absent = {"name": "extra", "state": "absent"}
     others = [live.declared["web"], live.declared["api"]]
@@ -144,7 +144,7 @@ def _panic(live: Live) -> None:
 def test_a_registry_that_goes_and_a_disk_that_fills_half_way_leave_nothing(live: Live, facts: dict[str, Any]) -> None:
     """And once both are as they should be, the same declaration comes to run."""
     address, port = str(live.variables["registry"]).split(":")
-    extra = {"name": "extra", "image": live.variables["images"]["redis"]}
+    extra = {"name": "extra", "image": live.variables["images"]["redis"], "virtualization": "pv"}
 
     def converge() -> dict[str, Any]:
         return live.converge(live.declared["web"], live.declared["api"], extra, data=GROWN)
