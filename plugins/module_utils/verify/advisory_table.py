@@ -435,9 +435,9 @@ TABLE: tuple[Advisory, ...] = (
     ),
     Advisory(
         487,
-        "Linux: see the advisory",
-        "",
-        part="linux",
+        "Linux: double free in the privcmd driver of PVH and HVM guests",
+        "CVE-2026-31787",
+        part="guest",
     ),
     Advisory(
         488,
@@ -665,9 +665,9 @@ TABLE: tuple[Advisory, ...] = (
     ),
     Advisory(
         522,
-        "Linux: see the advisory",
-        "",
-        part="linux",
+        "Linux: backend can crash netfront by malformed packets",
+        "CVE-2026-98375",
+        part="guest",
     ),
     Advisory(
         523,
