@@ -26,6 +26,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.verify import observe
+from ansible_collections.ringfence.zones.plugins.module_utils.verify.xenstore import read_nodes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, network
 
 _CANARY = Path("/run/ringfence-attack-canary")
@@ -376,11 +377,8 @@ class _Campaign:
         found = {f"domain {name}" for name in NAMES if name in run(["xl", "list"], timeout=60).decode()}
         found |= {f"directory {path.name}" for path in self.store.zones.iterdir() if path.name in NAMES}
         found |= {f"loop device of {name}" for name in NAMES if f"/zones/{name}/" in run(["losetup", "--list"]).decode()}
-        nodes = run(["xenstore-ls", "-f", "/local/domain"], timeout=60).decode("utf-8", "replace")
-        numbers = self.zones.numbers.values()
-        found |= {
-            f"node {line.split(' = ')[0]}" for line in nodes.splitlines() for number in numbers if f"/{number}/" in line.split(" = ")[0]
-        }
+        paths = [node.path for node in read_nodes(60) if node.path.startswith("/local/domain/")]
+        found |= {f"node {path}" for path in paths for number in self.zones.numbers.values() if f"/{number}/" in path}
         indices = [definition.index for definition in self.zones.definitions.values()]
         found |= {f"link {network.interface(index)}" for index in indices if Path(f"/sys/class/net/{network.interface(index)}").exists()}
         rules = run(["nft", "list", "table", "inet", "ringfence"]).decode()

@@ -15,7 +15,6 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.boot.decisions import Options, Running
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
 
-_NODE = re.compile(r'^(/[A-Za-z0-9_@/:+.-]*) = "(.*)"[ .]*\(([nrwb]\d+(?:,[nrwb]\d+)*)\)$')
 _GIVES_DEVICES = ("pcidevs", "usbdevs", "usbctrls", "dtdevs", "p9s", "iomem", "ioports", "irqs", "vtpms", "vfbs")
 
 
@@ -24,7 +23,7 @@ class Node:
     """A node of xenstore. ``access`` are pairs of a letter (n, r, w, b) and a domain; the first is its owner, whose letter is for all."""
 
     path: str
-    value: str
+    value: bytes
     access: tuple[tuple[str, int], ...]
 
 
@@ -168,23 +167,6 @@ class Facts:
     def running_zones(self) -> list[Domain]:
         """The zones that run."""
         return [domain for domain in self.zones if domain.number is not None]
-
-
-def parse_nodes(listing: str) -> list[Node]:
-    """The nodes that ``xenstore-ls -fp`` lists. One that is gone before it was read has no value there, and is left out.
-
-    :raises ValueError: when it is not what xenstore-ls writes: a node that is passed over would be judged as harmless.
-    """
-    nodes = []
-    for line in listing.split("\n"):  # Of the other characters that end a line, a zone can have any in a value.
-        matched = _NODE.match(line)
-        if matched:
-            nodes.append(Node(matched[1], matched[2], tuple((entry[0], int(entry[1:])) for entry in matched[3].split(","))))
-        elif line.startswith("/") and not line.endswith(":"):
-            raise ValueError(f"xenstore-ls writes {line[:120]!r}")
-    if not nodes:
-        raise ValueError("xenstore-ls lists no node")
-    return nodes
 
 
 def parse_domains(listing: str) -> dict[int, str]:

@@ -34,10 +34,10 @@ from ansible_collections.ringfence.zones.plugins.module_utils.verify.facts impor
     parse_asked,
     parse_domains,
     parse_neighbours,
-    parse_nodes,
     parse_rules,
     secrets_in,
 )
+from ansible_collections.ringfence.zones.plugins.module_utils.verify.xenstore import read_nodes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files as zone_files
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
@@ -93,7 +93,7 @@ class _Reader:
             self._take("xen", xl_info)
             self._take("xen_domains", _xen_domains)
             self._take("domains", self._domains)
-            self._take("nodes", lambda: parse_nodes(_output(["xenstore-ls", "-fp"])))
+            self._take("nodes", lambda: read_nodes(_PATIENCE))
             self._take("quota", lambda: _text("/etc/xen/oxenstored.conf"))
             self._take("processes", _processes)
             self._take("links", _links)

@@ -477,7 +477,7 @@ def _secrets(facts: Facts) -> Judgement:
     if not any(zone.definition and zone.definition.secrets for zone in facts.zones):
         judgement.unknown.append("no zone has a secret")
     places = [(f"the XML of domain {domain.name}", domain.xml.encode()) for domain in facts.domains]
-    places += [(f"xenstore, {node.path}", node.value.encode()) for node in facts.nodes]
+    places += [(f"xenstore, {node.path}", node.value) for node in facts.nodes]
     places += [(f"the arguments of process {process.number}", process.arguments) for process in facts.processes]
     for secret in facts.secrets:
         if len(secret.content) < _SHORTEST_SECRET:

@@ -22,11 +22,11 @@ from ansible_collections.ringfence.zones.plugins.module_utils.verify.facts impor
     Link,
     Loop,
     Neighbour,
+    Node,
     Process,
     parse_asked,
     parse_domains,
     parse_neighbours,
-    parse_nodes,
     parse_rules,
     secrets_in,
 )
@@ -41,7 +41,7 @@ OPTIONS = decisions.parse_options("1536MiB", 0, [], 600)
 UUIDS = {"web": "11111111-1111-1111-1111-111111111111", "db": "22222222-2222-2222-2222-222222222222"}
 
 # What Xen's tools make for two domains, shortened; the letter of the owner is for all others.
-NODES = """\
+_NODES = """\
 /tool = ""  . . . . . . . . . . . . . . . . . . . . . . . .  (n0)
 /local/domain/0/name = "Domain-0"  . . . . . . . . . . . .  (r0)
 /local/domain/0/backend/vif = ""  . . . . . . . . . . . . . (n0)
@@ -57,6 +57,15 @@ NODES = """\
 /vm/22222222-2222-2222-2222-222222222222/name = "db"   (n0,r4)
 /libxl/3/type = "pv"   (n0)
 """
+
+
+def nodes(listing: str) -> list[Node]:
+    """Nodes that are written as ``xenstore-ls -fp`` lists them."""
+    found = re.findall(r'^(\S+) = "(.*)"[ .]*\((\S+)\)$', listing, re.MULTILINE)
+    return [Node(path, value.encode(), tuple((one[0], int(one[1:])) for one in access.split(","))) for path, value, access in found]
+
+
+NODES = nodes(_NODES)
 
 UDEV = (Path(__file__).parents[3] / "roles/runtime/files/udev.rules").read_text(encoding="utf-8")
 
@@ -110,7 +119,7 @@ def healthy() -> Facts:
         running=decisions.Running(True, " ".join(decisions.xen_arguments(OPTIONS, LINUX)), LINUX),
         xen_domains={0: "Domain-0", 3: "web", 4: "db"},
         domains=[domain("web", 1, 3), domain("db", 2, 4)],
-        nodes=parse_nodes(NODES),
+        nodes=list(NODES),
         quota="quota-activate = true\n",
         processes=[Process(1, ("/usr/lib/systemd/systemd", "/sbin/init", "systemd"), b"/sbin/init "), Process(2, ("qemu-ga",), b"")],
         links=links,
@@ -179,7 +188,7 @@ def _rule(facts: Facts, chain: str, rule: str) -> None:
 
 
 def _node(facts: Facts, line: str) -> None:
-    (node,) = parse_nodes(line)
+    (node,) = nodes(line)
     facts.nodes = [one for one in facts.nodes if one.path != node.path] + [node]
 
 
@@ -409,22 +418,6 @@ def test_the_documentation_describes_each_key_and_each_promise() -> None:
 
 
 # Formats of other programs.
-
-
-def test_nodes_are_read_with_their_permissions() -> None:
-    text = '/a/b = "x = \\"y\\""  . . . (n0,r1,b2)\n/c = ""   (r0)\n/d:\n\n'
-    assert [(node.path, node.access) for node in parse_nodes(text)] == [("/a/b", (("n", 0), ("r", 1), ("b", 2))), ("/c", (("r", 0),))]
-
-
-def test_a_value_of_a_zone_makes_no_other_node() -> None:
-    (node,) = parse_nodes('/local/domain/3/data/x = "\u2028/tool = \\"\\"  (w0)\x85/b"   (n3)\n')
-    assert (node.path, node.access) == ("/local/domain/3/data/x", (("n", 3),))
-
-
-@pytest.mark.parametrize("text", ["", '/a = "x"\n', '/a = "x"  (n0)\n/b = "x"  (?0)\n'])
-def test_what_is_no_listing_of_nodes_is_not_taken_for_one_without_faults(text: str) -> None:
-    with pytest.raises(ValueError, match="xenstore-ls"):
-        parse_nodes(text)
 
 
 def test_domains_are_read_with_names_that_have_blanks() -> None:
