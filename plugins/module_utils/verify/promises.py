@@ -10,12 +10,12 @@ needs could not be read, or if observing cannot show it; else it is held.
 from __future__ import annotations
 
 import dataclasses
+import html
 import json
 import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
-from xml.sax.saxutils import escape
 
 from ansible_collections.ringfence.zones.plugins.module_utils.attack import result as attack_result
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
@@ -503,7 +503,7 @@ def _secrets(facts: Facts) -> Judgement:
 def _forms(content: bytes) -> set[bytes]:
     """A secret as it may stand in XML, in JSON, and by itself."""
     text = content.decode("utf-8", "replace").rstrip("\n")
-    return {form.encode() for form in (text, json.dumps(text)[1:-1], escape(text)) if form}
+    return {form.encode() for form in (text, json.dumps(text)[1:-1], html.escape(text, quote=False)) if form}
 
 
 def _host(facts: Facts) -> Judgement:
