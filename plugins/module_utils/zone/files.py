@@ -153,7 +153,7 @@ def note_stop(store: Store, name: str, number: int) -> None:
 def _read_stop(path: str) -> int | None:
     """The number that a run has written down; ``None`` if it was killed before that, or the host has been started anew since."""
     with open(path, encoding="ascii") as file:
-        boot, _, number = file.read().partition(" ")
+        boot, _blank, number = file.read().partition(" ")
     return int(number) if boot == boot_id() else None
 
 
