@@ -46,6 +46,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.converge.converge 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import images, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import base, channel, make, runtime, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
@@ -75,6 +76,9 @@ _PYTHON = ("/usr/bin/python3", "-S")
 _RUN = "/attack/run.py"
 _TIMEOUT = 120
 _MOST_ANSWER = 1 << 20
+_DRIVER = "xen_privcmd"
+"""What a kernel needs, by its name for a kernel's modules, to pass hypercalls on."""
+
 _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 
 Told = dict[str, "tuple[bool | None, str]"]
@@ -128,11 +132,12 @@ class Zones:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self) -> None:
-        """Compose the image and start both zones: of the two kinds that the host can run, one of each."""
+        """Compose the image and start both zones: of the two kinds that the host can run one of each, and on two kernels if it has them."""
         self.directory.mkdir(mode=0o700)
         kinds = self.hypervisor.modes()
+        used = chosen_kernels(kernels.default(self.store), kernels.deployed(self.store), kinds[-1])
         layer = self.directory / "layer.tar"
-        _write_layer(layer, self._driver())
+        _write_layer(layer, used)
         tree = self.directory / "control" / "rootfs"
         tree.mkdir(parents=True)
         run_program(["tar", "--extract", "--file", str(layer), "--directory", str(tree)])
@@ -150,6 +155,8 @@ class Zones:
         first = {**common, "name": NAMES[0], "virtualization": kinds[0]}
         mounts = [f"{VOLUME}:/attack/volume"]
         second = {**common, "name": NAMES[1], "virtualization": kinds[-1], "networks": lets, "volumes": mounts}
+        if used:
+            second["kernel"] = used[-1].name
         self._declared = {NAMES[0]: first, NAMES[1]: second}
         self._converge([first, second], {VOLUME: {"size": _VOLUME_SIZE}})
         self.look()
@@ -164,15 +171,6 @@ class Zones:
     def _remove(self, names: Sequence[str]) -> None:
         gone = {VOLUME: {"state": "absent"}} if NAMES[1] in names else {}
         self._converge([{"name": name, "state": "absent"} for name in names], gone)
-
-    def _driver(self) -> Path | None:
-        """The module with which the zones' kernel passes hypercalls on; none if it is built in, or that kernel has none."""
-        names = kernels.names(self.store)
-        if names.default is None:
-            return None
-        default = kernels.load(self.store, str(names.kernels[names.default].digest))
-        files = default.modules.get("xen_privcmd", ())
-        return default.directory / "modules" / files[-1] if files else None
 
     def look(self) -> None:
         """See under which numbers the zones run."""
@@ -232,6 +230,14 @@ class Zones:
             raise RingfenceError("; ".join(report.failures))
 
 
+def chosen_kernels(default: Kernel | None, deployed: Mapping[str, Kernel], kind: str) -> list[Kernel]:
+    """The default kernel, and another one for the second zone, of this kind, if there is one that passes hypercalls on too."""
+    if default is None:
+        return []
+    others = [one for _name, one in sorted(deployed.items()) if one.digest != default.digest]
+    return [default, *[one for one in others if kind in one.modes and _DRIVER in one.modules][:1]]
+
+
 def run_quietly(argv: Sequence[str]) -> None:
     """Run a program that clears what may not be there."""
     with contextlib.suppress(RingfenceError):
@@ -251,8 +257,8 @@ def _read(where: str, stdout: bytes, stderr: bytes) -> dict[str, Told]:
         raise RingfenceError(f"{where}: the programs of attack did not end as they should: {said}") from error
 
 
-def _write_layer(path: Path, driver: Path | None) -> None:
-    """The image's files: the host's Python with those of its modules that the programs use, the libraries, the programs, a driver."""
+def _write_layer(path: Path, used: Sequence[Kernel]) -> None:
+    """The image's files: the host's Python with those of its modules that the programs use, the libraries, the programs, drivers."""
     files_of = "[[m.__file__, getattr(m, '__cached__', None)] for m in list(sys.modules.values()) if getattr(m, '__file__', None)]"
     listing = f"import {','.join(_STANDARD.split())}; print(json.dumps({files_of}))"
     python = Path(sys.executable).resolve()
@@ -279,5 +285,6 @@ def _write_layer(path: Path, driver: Path | None) -> None:
             add("usr/bin/python3", kind=tarfile.SYMTYPE, target=str(python))
         for program in _PROGRAMS:
             add(f"attack/{program.__name__.rpartition('.')[2]}.py", inspect.getsource(program).encode())
-        if driver:
-            add("attack/xen-privcmd.ko", driver.read_bytes())
+        for one in used:
+            for file_name in one.modules.get(_DRIVER, ())[-1:]:  # None if it is built in.
+                add(f"attack/xen-privcmd-{one.release}.ko", (one.directory / "modules" / file_name).read_bytes())

