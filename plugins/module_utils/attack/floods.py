@@ -13,7 +13,7 @@ import functools
 import socket
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -53,6 +53,8 @@ def load(zones: Zones, token: str) -> list[Attempt]:
     peer = network.address(zones.definitions[NAMES[1]].index)
     floods: dict[str, tuple[str, _Watched]] = {}
     idle = [_watched(peer, _idle)]
+    if min(idle[0].delays) >= _PATIENCE:
+        raise RingfenceError(f"{NAMES[1]} does not answer within {_PATIENCE:g} s, and nothing floods yet")
     for kind in _LEAST:
         watched = _watched(peer, functools.partial(_flood, zones, token, kind))
         floods[kind] = _amount(watched.said), watched
@@ -140,6 +142,17 @@ class _Watched:
     said: dict[str, Told]
 
 
+def delays_during(answers: Sequence[tuple[float, float]], ended: float) -> list[float]:
+    """How long the answers took that were waited for during a flood: one that took all of it too.
+
+    It ended about when the zone said so; before it began, the zone had to be asked for it.
+
+    :param answers: when each was asked for, and how long it took.
+    :param ended: when the zone said that it had flooded.
+    """
+    return [delay for asked, delay in answers if asked + delay > ended - _SECONDS and asked < ended - 1]
+
+
 def _idle() -> dict[str, Told]:
     time.sleep(_SECONDS)
     return {}
@@ -157,8 +170,7 @@ def _watched(peer: str, action: Callable[[], dict[str, Told]]) -> _Watched:
             time.sleep(_PAUSE)
         ended = time.monotonic()
         asking.result()
-    # The flood ended about when the zone said so; before it began, the zone had to be asked for it.
-    delays = [delay for asked, delay in answers if ended - _SECONDS < asked < ended - 1]
+    delays = delays_during(answers, ended)
     if not delays:
         raise RingfenceError(f"{NAMES[0]} ended its flood too early: {acting.result()}")
     return _Watched(delays, max(hosts), acting.result())
