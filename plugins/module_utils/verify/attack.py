@@ -24,6 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.attack.result impo
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import CLOSED, NAMES, OPEN, Told, Zones, escaping, run_quietly
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.verify import observe
 from ansible_collections.ringfence.zones.plugins.module_utils.verify.xenstore import read_nodes
@@ -142,7 +143,7 @@ class _Campaign:
         canary = self.zones.directory / "canary"
         canary.write_text(self.token, encoding="ascii")
         escape = ("escape", {"token": self.token, "file": str(canary)})
-        host = [Path(f"/proc/{name}").read_text("utf-8").strip() for name in ("sys/kernel/random/boot_id", "cmdline")]
+        host = [boot_id(), Path("/proc/cmdline").read_text("utf-8").strip()]
         booted: dict[str, str] = {}
         shared: dict[str, dict[str, list[int]]] = {}
         for name in NAMES:
