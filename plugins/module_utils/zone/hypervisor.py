@@ -38,6 +38,9 @@ _MOST_CAUSES = 4
 _CRASH = re.compile(r"BUG: |\[#\d+\]|RIP: |Kernel panic")
 """What is in the lines with which Linux tells of a crash; ``[#1]`` is where it names a fault of the CPU (arch/x86/kernel/dumpstack.c)."""
 
+_END_OF_CRASH = "Rebooting in "
+"""What Linux says last after a panic, as ``panic=1`` of its command line is an order to (kernel/panic.c)."""
+
 
 def console_log(name: str) -> Path:
     """Where xenconsoled writes what a domain prints on its console."""
@@ -67,8 +70,10 @@ def tail(console: bytes, lines: int) -> str:
     """What :func:`console_tail` tells of what a domain wrote."""
     told = [ascii(line.strip())[1:-1][:_LONGEST_LINE] for line in console.decode("utf-8", "replace").splitlines() if line.strip()]
     last = told[-lines:]
+    # The log goes on when a domain is started anew.
+    began = max((number for number, line in enumerate(told[:-1], 1) if _END_OF_CRASH in line), default=0)
     # What it crashed at comes first, and then dozens of lines with registers and calls.
-    causes = [line for line in told[: -len(last)] if _CRASH.search(line)][:_MOST_CAUSES]
+    causes = [line for line in told[began : -len(last)] if _CRASH.search(line)][:_MOST_CAUSES]
     return " | ".join([*causes, *(["..."] if causes else []), *last]) or "empty"
 
 
@@ -228,15 +233,21 @@ class Hypervisor:
         self._try("set the zone's autostart", lambda: domain.setAutostart(int(autostart)))
 
     def start(self, name: str) -> None:
-        """Start a defined domain, and return when the tool stack has built it."""
+        """Start a defined domain, and return when the tool stack has built it; one that runs already is ended first.
+
+        It was found not running, but libvirt starts a domain that has crashed anew, and may have begun that from an earlier definition.
+        """
         domain = self._domain(name)
         try:
             self._try(f"start zone {name}", domain.create)
         except RingfenceError:
+            if domain.isActive():
+                self.end(name)
             # When libvirt cannot build a domain to its end, for example on a full disk, it may leave one behind that it does not know.
-            if domain.isActive() or not _in_xen(name):
+            elif _in_xen(name):
+                run(["xl", "destroy", name])
+            else:
                 raise
-            run(["xl", "destroy", name])
             self._try(f"start zone {name}", domain.create)
 
     def run_transient(self, name: str, xml: str) -> None:
