@@ -26,7 +26,7 @@ def source_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
     ]
     for command in commands:
         subprocess.run(["qemu-img", *command], cwd=host.directory, check=True)
-    machine = new_machine("web", 2048, 2, (Forward(2222, 22), Forward(18080, 8080)), network=True)
+    machine = new_machine("web", 2048, 2, (Forward(2222, 22), Forward(18080, 8080)), network=True, virtualization=False)
     (host.directory / "host.json").write_text("{}")
     host._write(Config(machine=machine, image="/cache/debian13-0123.raw", key="/cache/id"))
     return host
@@ -37,7 +37,7 @@ def test_a_clone_has_the_snapshot_and_an_identity_of_its_own(source: Host) -> No
     clone = Host(source.directory.parent / "db")
     assert clone.snapshots() == ["converged"]
     ours, theirs = clone.config.machine, source.config.machine
-    assert (ours.memory_mib, ours.cpus) == (theirs.memory_mib, theirs.cpus)
+    assert (ours.memory_mib, ours.cpus, ours.virtualization) == (theirs.memory_mib, theirs.cpus, theirs.virtualization)
     assert ours.uuid != theirs.uuid
     assert (ours.forwards, ours.network) == ((Forward(18090, 8080),), False)
     source.destroy()

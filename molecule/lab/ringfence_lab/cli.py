@@ -59,6 +59,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("--cpus", type=_positive, metavar="N", help=f"default {_DEFAULT_CPUS}")
     verb.add_argument("--forward", type=_forward, action="append", metavar="HOSTPORT:GUESTPORT", help="of loopback; may be repeated")
     verb.add_argument("--no-network", action="store_true", help="the host reaches nothing outside; ssh and forwards still work")
+    verb.add_argument("--no-virtualization", action="store_true", help="its CPU has no hardware virtualization: no PVH")
     verb.set_defaults(run=_up)
 
     verb = verbs.add_parser("ssh", help="a shell, or one command, as root on a host")
@@ -183,6 +184,7 @@ def _create(host: Host, options: argparse.Namespace, progress: Progress) -> None
         options.cpus or _DEFAULT_CPUS,
         tuple(options.forward or ()),
         not options.no_network,
+        not options.no_virtualization,
     )
     host.create(image, lab_key(cache_directory()), machine, cached=options.image is None)
 
@@ -206,12 +208,13 @@ def _apply_options(host: Host, options: argparse.Namespace) -> None:
         cpus=options.cpus or machine.cpus,
         forwards=machine.forwards if options.forward is None else (*ssh_forward, *options.forward),
         network=not options.no_network,
+        virtualization=machine.virtualization and not options.no_virtualization,
     )
     # QEMU restores a snapshot only into the machine it was taken of.
-    if (changed.memory_mib, changed.cpus) != (machine.memory_mib, machine.cpus) and (kept := host.snapshots()):
+    if replace(changed, forwards=machine.forwards, network=machine.network) != machine and (kept := host.snapshots()):
         raise LabError(
-            f"{host.name} has snapshots ({', '.join(kept)}), which need its {machine.memory_mib} MiB and {machine.cpus} CPUs:"
-            " leave --memory and --cpus out, or choose another name"
+            f"{host.name} has snapshots ({', '.join(kept)}), which need its {machine.memory_mib} MiB and {machine.cpus} CPUs as they are:"
+            " leave --memory, --cpus and --no-virtualization out, or choose another name"
         )
     host.reconfigure(changed)
 
@@ -298,7 +301,8 @@ def _clone(options: argparse.Namespace) -> int:
         raise LabError(f"there is a host {host.name} already: destroy it first, or choose another name")
     with host.lock(), source.lock():
         like = source.config.machine
-        machine = new_machine(host.name, like.memory_mib, like.cpus, tuple(options.forward or ()), not options.no_network)
+        forwards = tuple(options.forward or ())
+        machine = new_machine(host.name, like.memory_mib, like.cpus, forwards, not options.no_network, like.virtualization)
         host.create_from(source, options.tag, machine)
     Progress(host.name).say(f"is a copy of {source.name}; start it with: restore {host.name} {options.tag}")
     return 0

@@ -352,9 +352,9 @@ def all_hosts(directory: Path) -> list[Host]:
     return [host for path in sorted(directory.glob("*")) if (host := Host(path)).exists]
 
 
-def new_machine(name: str, memory_mib: int, cpus: int, forwards: tuple[Forward, ...], network: bool) -> Machine:
+def new_machine(name: str, memory_mib: int, cpus: int, forwards: tuple[Forward, ...], network: bool, virtualization: bool) -> Machine:
     """A machine with an identity of its own, by which its process is recognized."""
-    return Machine(name=name, uuid=str(uuid.uuid4()), memory_mib=memory_mib, cpus=cpus, forwards=forwards, network=network)
+    return Machine(name, str(uuid.uuid4()), memory_mib, cpus, forwards, network, virtualization)
 
 
 def last_line(console: str) -> str:

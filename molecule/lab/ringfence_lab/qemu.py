@@ -43,6 +43,8 @@ class Machine:
     cpus: int
     forwards: tuple[Forward, ...]
     network: bool
+    virtualization: bool = True
+    """Whether its CPU has hardware virtualization; most cloud instances have none, and Xen can only run PV guests there."""
 
 
 def command_line(machine: Machine, accelerator: str, *, paused: bool = False) -> list[str]:
@@ -60,6 +62,9 @@ def command_line(machine: Machine, accelerator: str, *, paused: bool = False) ->
     for forward in machine.forwards:
         network += f",hostfwd=tcp:127.0.0.1:{forward.host_port}-:{forward.guest_port}"
     unsafe = "cache.no-flush=on,cache.direct=off"
+    cpu = ["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", _TCG_CPU]
+    if not machine.virtualization:
+        cpu[-1] += ",-svm,-vmx"
     return [
         PROGRAM,
         "-name",
@@ -68,7 +73,7 @@ def command_line(machine: Machine, accelerator: str, *, paused: bool = False) ->
         machine.uuid,
         "-nodefaults",
         "-no-user-config",
-        *(["-accel", "kvm", "-cpu", "host"] if accelerator == "kvm" else ["-accel", "tcg,thread=multi", "-cpu", _TCG_CPU]),
+        *cpu,
         "-machine",
         # Devices nobody uses cost the guest drivers to load.
         "q35,sata=off,smbus=off,i8042=off,vmport=off",

@@ -34,7 +34,7 @@ def make_host(run: Path, name: str = "web", forwards: tuple[Forward, ...] = (For
     """A host that is off and has no disk."""
     host = Host(run / name)
     host.directory.mkdir(parents=True)
-    machine = new_machine(name, 1024, 1, forwards, network=True)
+    machine = new_machine(name, 1024, 1, forwards, network=True, virtualization=True)
     (host.directory / "host.json").write_text("{}")
     host._write(Config(machine=machine, image="/cache/debian13-0123.raw", key="/cache/id"))
     return host

@@ -29,6 +29,13 @@ def test_kvm_shows_the_whole_cpu() -> None:
     assert (value_of(arguments, "-accel"), value_of(arguments, "-cpu")) == (["kvm"], ["host"])
 
 
+@pytest.mark.parametrize("accelerator", ["tcg", "kvm"])
+def test_a_machine_without_virtualization_shows_none(accelerator: str) -> None:
+    (shown,) = value_of(qemu.command_line(MACHINE, accelerator), "-cpu")
+    (without,) = value_of(qemu.command_line(replace(MACHINE, virtualization=False), accelerator), "-cpu")
+    assert without == f"{shown},-svm,-vmx"
+
+
 def test_the_machine_is_as_declared_and_can_be_recognized() -> None:
     arguments = qemu.command_line(MACHINE, "tcg")
     assert [value_of(arguments, option) for option in ("-m", "-smp", "-uuid", "-name")] == [["2048"], ["3"], ["a-b-c"], ["web"]]
