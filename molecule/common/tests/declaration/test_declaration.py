@@ -128,6 +128,25 @@ def test_ipv6_leads_in_by_published_ports_and_out_as_declared(live: Live) -> Non
         assert not back["failed"], back
 
 
+def test_a_zone_uses_hardware_virtualization_if_it_may(live: Live) -> None:
+    """All other zones here are PV: QEMU ends a PVH guest now and then, when it emulates the CPU."""
+    web, api = live.declared["web"], live.declared["api"]
+    own = {**api, "virtualization": "auto"}
+    try:
+        changed = live.converge(web, own)
+        assert not changed["failed"], changed
+        assert {zone["name"]: zone["action"] for zone in changed["zones"]} == {"api": "restart", "web": "keep"}
+        assert changed["zones"][0]["reasons"] == ["virtualization pv → pvh"]
+        assert live.in_zone("api", "cat /sys/hypervisor/guest_type; wget -q -O - http://web/").splitlines() == ["PVH", "page of web"]
+        assert live.facts("api")["pages"] == {"8081": "page of api"}
+        again = live.converge(web, own)
+        assert (again["failed"], again["changed"]) == (False, False), again
+    finally:
+        back = live.converge(web, api)
+        assert not back["failed"], back
+    assert live.in_zone("api", "cat /sys/hypervisor/guest_type") == "PV\n"
+
+
 def test_a_zones_link_takes_whole_packets_of_ethernet(live: Live) -> None:
     assert live.run("cat /sys/class/net/rz1/mtu /sys/class/net/rz2/mtu").split() == ["1500", "1500"]
     assert [live.in_zone(zone, "cat /sys/class/net/eth0/mtu").strip() for zone in ("web", "api")] == ["1500", "1500"]
