@@ -64,7 +64,7 @@ docs: venv ## build the documentation into build/docs
 
 .PHONY: integration
 integration: venv ## run the tests that need programs, but no host
-	@$(TOOLS) pytest tests/integration
+	@$(TOOLS) pytest --numprocesses=auto tests/integration
 
 # One scenario, with its output as it comes: make molecule SCENARIO=debian12
 .PHONY: molecule
