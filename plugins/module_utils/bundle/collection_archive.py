@@ -41,9 +41,11 @@ def _build(checkout: Path, work: Path) -> Path:
     program = shutil.which("ansible-galaxy", path=path) or "ansible-galaxy"
     run([program, "collection", "build", "--output-path", str(work / "built"), str(checkout)])
     (built,) = (work / "built").glob("*.tar.gz")
-    with tarfile.open(built) as content:
-        content.extractall(work / "unpacked", filter="data")
-    return work / "unpacked"
+    unpacked = work / "unpacked"
+    unpacked.mkdir()
+    # Python 3.11 as Debian 12 has it cannot unpack safely by itself.
+    run(["tar", "--extract", "--file", str(built), "--directory", str(unpacked)])
+    return unpacked
 
 
 def _pack(root: Path, work: Path) -> Path:
