@@ -369,9 +369,16 @@ class _Converge:
                 kernel_release=self.kernels[step.name].release,
                 address=network.address(definition.index),
                 address6=network.address6(definition.index),
-                domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self.hypervisor.domain_id(step.name),
+                domain_id=self.domains.get(step.name) if step.action in (KEEP, LIVE) else self._domain_id(step.name),
             )
         return result
+
+    def _domain_id(self, name: str) -> int | None:
+        """Not known if libvirt has gone, which the failure of a step tells."""
+        try:
+            return self.hypervisor.domain_id(name)
+        except RingfenceError:
+            return None
 
 
 def _side_by_side(take: Callable[[Step], Exception | None], steps: Sequence[Step]) -> list[Exception | None]:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import time
@@ -120,7 +121,7 @@ class Hypervisor:
         """
         zones: dict[str, Observed] = {}
         foreign: set[str] = set()
-        for domain in self._connection.listAllDomains():
+        for domain in self._try("list the domains", self._connection.listAllDomains):
             name = domain.name()
             if domain.ID() == 0:  # The host itself; libvirt has no answer when asked for its metadata.
                 foreign.add(name)
@@ -143,8 +144,8 @@ class Hypervisor:
                 definition = None
             # Known from the list: to ask for it would be a call for each domain.
             number = domain.ID() if domain.ID() != -1 else None
-            crashed = number is None and domain.state() == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED]
-            running = _has_now(domain, most=most) if number is not None else None
+            crashed = number is None and self._has_crashed(domain)
+            running = self._has_now(domain, most=most) if number is not None else None
             zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number, running=running)
         return zones, foreign
 
@@ -162,7 +163,7 @@ class Hypervisor:
     def modes(self) -> tuple[str, ...]:
         """The kinds of guest that this host can run, of ``pv`` and ``pvh``."""
         if self._modes is None:
-            capabilities = ET.fromstring(self._connection.getCapabilities())
+            capabilities = ET.fromstring(self._try("say what this host can run", self._connection.getCapabilities))
             machines = {machine.text for machine in capabilities.iterfind("guest/arch/machine")}
             self._modes = tuple(mode for mode in ("pv", "pvh") if f"xen{mode}" in machines)
         return self._modes
@@ -191,14 +192,16 @@ class Hypervisor:
 
     def cpu_seconds(self) -> dict[str, float]:
         """The time of a CPU that each running domain has used, by name."""
-        return {
-            domain.name(): domain.info()[4] / 1e9 for domain in self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
-        }
+        seconds = {}
+        for domain in self._try("list the domains", lambda: self._connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)):
+            with contextlib.suppress(libvirt.libvirtError):  # It has ended in between.
+                seconds[domain.name()] = domain.info()[4] / 1e9
+        return seconds
 
     def running(self, name: str) -> Running | None:
         """What a running domain has of the host; ``None`` if it does not run."""
         domain = self._domain(name)
-        return _has_now(domain, most=True) if domain is not None and domain.ID() != -1 else None
+        return self._has_now(domain, most=True) if domain is not None and domain.ID() != -1 else None
 
     def set_memory(self, name: str, memory: int) -> None:
         """Ask a running domain to have that many MiB, at most those that it was started with."""
@@ -241,7 +244,7 @@ class Hypervisor:
         try:
             self._try(f"start zone {name}", domain.create)
         except RingfenceError:
-            if domain.isActive():
+            if self._is_active(domain):
                 self.end(name)
             # When libvirt cannot build a domain to its end, for example on a full disk, it may leave one behind that it does not know.
             elif _in_xen(name):
@@ -260,7 +263,7 @@ class Hypervisor:
     def stop(self, name: str, grace: float) -> None:
         """Ask a running domain to shut down, and end it when it has not after ``grace`` seconds."""
         domain = self._domain(name)
-        if domain is None or not domain.isActive():
+        if domain is None or not self._is_active(domain):
             return
         deadline = time.monotonic() + grace
         try:
@@ -274,12 +277,12 @@ class Hypervisor:
     def end(self, name: str) -> None:
         """End a running domain at once."""
         domain = self._domain(name)
-        if domain is None or not domain.isActive():
+        if domain is None or not self._is_active(domain):
             return
         try:
             self._try(f"end zone {name}", domain.destroy)
         except RingfenceError:
-            if domain.isActive():  # Else it has ended by itself in between.
+            if self._is_active(domain):  # Else it has ended by itself in between.
                 raise
 
     def undefine(self, name: str) -> None:
@@ -287,6 +290,29 @@ class Hypervisor:
         domain = self._domain(name)
         if domain is not None:
             self._try(f"undefine zone {name}", domain.undefine)
+
+    def _is_active(self, domain: Any) -> bool:
+        return bool(self._try(f"say whether zone {domain.name()} runs", domain.isActive))
+
+    def _has_crashed(self, domain: Any) -> bool:
+        """Whether a domain that does not run has ended in a panic."""
+        state = self._try(f"say why zone {domain.name()} does not run", domain.state)
+        return bool(state == [libvirt.VIR_DOMAIN_SHUTOFF, libvirt.VIR_DOMAIN_SHUTOFF_CRASHED])
+
+    def _has_now(self, domain: Any, *, most: bool) -> Running | None:
+        """What a running domain has, and if asked for the most that it can have; ``None`` if it has ended in between."""
+        try:
+            _state, _allowed, memory, cpus, _time = domain.info()
+            has = Running(round(memory / 1024), round(memory / 1024), cpus, cpus)
+            if not most:
+                return has
+            cpus = domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
+            # As it was started with; what Xen allows it now, which is in its info, follows each change.
+            return dataclasses.replace(has, most_memory=domain.maxMemory() // 1024, most_cpus=cpus)
+        except libvirt.libvirtError as error:
+            if not self._is_active(domain):
+                return None
+            raise RingfenceError(f"libvirt does not say what zone {domain.name()} has: {error.get_error_message()}") from error
 
     def _domain(self, name: str) -> Any:
         try:
@@ -302,22 +328,6 @@ class Hypervisor:
             return call()
         except libvirt.libvirtError as error:
             raise RingfenceError(f"libvirt cannot {what}: {error.get_error_message()}{_libxl_says(before)}") from error
-
-
-def _has_now(domain: Any, *, most: bool) -> Running | None:
-    """What a running domain has, and if asked for the most that it can have; ``None`` if it has ended in between."""
-    try:
-        _state, _allowed, memory, cpus, _time = domain.info()
-        has = Running(round(memory / 1024), round(memory / 1024), cpus, cpus)
-        if not most:
-            return has
-        cpus = domain.vcpusFlags(libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_VCPU_MAXIMUM)
-        # As it was started with; what Xen allows it now, which is in its info, follows each change.
-        return dataclasses.replace(has, most_memory=domain.maxMemory() // 1024, most_cpus=cpus)
-    except libvirt.libvirtError as error:
-        if not domain.isActive():
-            return None
-        raise RingfenceError(f"libvirt does not say what zone {domain.name()} has: {error.get_error_message()}") from error
 
 
 def _in_xen(name: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import libvirt
@@ -266,6 +266,44 @@ def test_a_zone_that_has_come_back_by_itself_is_started_as_it_is_defined_now(hos
     first = host.domain_id("web")
     host.start("web")
     assert host.domain_id("web") not in (None, first)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda host: host.observe(),
+        lambda host: host.describe(),
+        lambda host: host.modes(),
+        lambda host: host.domain_id("web"),
+        lambda host: host.cpu_seconds(),
+        lambda host: host.running("web"),
+        lambda host: host.define(_xml(), autostart=False),
+        lambda host: host.stop("web", 1),
+        lambda host: host.end("web"),
+        lambda host: host.undefine("web"),
+    ],
+)
+def test_a_libvirt_that_has_gone_is_told(host: Hypervisor, monkeypatch: pytest.MonkeyPatch, call: Callable[[Hypervisor], object]) -> None:
+    closed = libvirt.open("test:///default")
+    closed.close()
+    monkeypatch.setattr(host, "_connection", closed)
+    with pytest.raises(RingfenceError, match="libvirt"):
+        call(host)
+
+
+@pytest.mark.parametrize("call", [lambda host: host.start("web"), lambda host: host.stop("web", 1), lambda host: host.running("web")])
+def test_a_libvirt_that_goes_in_the_middle_of_a_call_is_told(
+    host: Hypervisor, monkeypatch: pytest.MonkeyPatch, call: Callable[[Hypervisor], object]
+) -> None:
+    def gone(_domain: libvirt.virDomain) -> int:
+        raise libvirt.libvirtError("gone")
+
+    _define(host)
+    host.start("web")
+    for name in ("create", "info", "isActive"):
+        monkeypatch.setattr(libvirt.virDomain, name, gone)
+    with pytest.raises(RingfenceError, match="libvirt cannot say whether zone web runs: "):
+        call(host)
 
 
 def test_a_zone_that_is_not_there_or_does_not_run_is_told(host: Hypervisor) -> None:

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import made_up_host
 import pytest
@@ -668,6 +668,22 @@ def test_a_zone_that_does_not_start_is_told_and_the_others_go_on(host: Host) -> 
     assert {zone["name"]: zone["failed"] for zone in report.zones} == {"a": False, "b": True, "c": False}
     host.hypervisor.unstartable.clear()
     assert _actions(host.converge(_zone("a"), _zone("b"), _zone("c"))) == {"a": "keep", "b": "start", "c": "keep"}
+
+
+def test_a_libvirt_that_goes_in_the_middle_is_told_with_what_was_done(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone("a"), _zone("b"))
+
+    def gone(*_arguments: object) -> NoReturn:
+        raise RingfenceError("libvirt cannot do it: client socket is closed")
+
+    def goes(name: str) -> NoReturn:
+        monkeypatch.setattr(host.hypervisor, "domain_id", gone)
+        gone(name)
+
+    monkeypatch.setattr(host.hypervisor, "start", goes)
+    report = host.converge(_zone("a"), _zone("b"), _zone("c"))
+    assert report.failures == ["zone c: create: libvirt cannot do it: client socket is closed"]
+    assert {zone["name"]: zone["failed"] for zone in report.zones} == {"a": False, "b": False, "c": True}
 
 
 def test_an_image_that_cannot_be_unpacked_touches_nothing_of_its_zone(host: Host) -> None:

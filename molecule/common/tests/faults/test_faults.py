@@ -90,6 +90,7 @@ def test_a_libvirtd_that_dies_during_a_converge_harms_no_zone(live: Live, facts:
     _when(live, _ENDED, "systemctl kill --signal=KILL libvirtd.service")
     failed = _converge_changed(live, environment={"CHANGED": "yes"})
     assert "libvirt" in failed.get("msg", "libvirt"), failed
+    assert [zone["name"] for zone in failed["zones"]] == ["api", "web"], failed
     completed = _converge_changed(live)
     assert not completed["failed"], completed
     _check_that_nothing_is_left(live, facts)
