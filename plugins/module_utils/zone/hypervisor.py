@@ -131,6 +131,8 @@ class Hypervisor:
                 text = domain.metadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, NAMESPACE, libvirt.VIR_DOMAIN_AFFECT_CONFIG)
                 element = ET.fromstring(text)
             except libvirt.libvirtError as error:
+                if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+                    continue  # It was not defined, only running, and has ended in between.
                 # Without our metadata, or not defined at all, only running.
                 if error.get_error_code() not in (libvirt.VIR_ERR_NO_DOMAIN_METADATA, libvirt.VIR_ERR_OPERATION_INVALID):
                     raise RingfenceError(

@@ -182,8 +182,12 @@ def test_of_a_transient_domain_nothing_is_left_when_it_ends(host: Hypervisor, mo
     assert host.observe() == ({}, {FOREIGN, "trial"})
     host.run_transient("trial", xml)  # Another one of the name is ended first.
     assert host.domain_id("trial") not in (None, first)
+    listed = host._connection.listAllDomains()
     host.end("trial")
     assert (host.domain_id("trial"), host.uuid("trial")) == (None, None)
+    with monkeypatch.context() as patched:
+        patched.setattr(host._connection, "listAllDomains", lambda: listed)
+        assert host.observe() == ({}, {FOREIGN})
     host.end("trial")
     with pytest.raises(RingfenceError, match="libvirt cannot start trial: "):
         host.run_transient("trial", xml.replace("<memory", "<broken"))
