@@ -89,8 +89,8 @@ test-full: test ## run every test, and then the scenarios that take hours
 # --- the demo host, for developing ------------------------------------------------------------------------------------
 
 .PHONY: demo
-demo: venv ## start a Xen host in QEMU, converge the demo's zones on it, and show them
-	@$(TOOLS) examples/demo/run
+demo: venv ## start a Xen host in QEMU, converge the demo's zones on it, and show them; CPUS=2 for a host with two
+	@$(TOOLS) examples/demo/run $(CPUS)
 
 .PHONY: bench
 bench: venv ## measure on the demo host, as ratios; the table also as JSON in build/bench
