@@ -24,3 +24,7 @@ class InvalidDeclaration(RingfenceError):
 
 class TakenBack(RingfenceError):
     """A change that failed; the zone runs as it did before."""
+
+
+class NotBegun(TakenBack):
+    """A change that was left alone because of another one that failed."""

@@ -183,6 +183,9 @@ class Hypervisor:
             raise RingfenceError("libvirt cannot start it")
         if self.domains[name].number is not None:
             raise RingfenceError("it runs")
+        for other, domain in self.domains.items():
+            if other != name and domain.number is not None and set(_volumes(domain.xml)) & set(_volumes(self.domains[name].xml)):
+                raise RingfenceError(f"a volume is a disk of zone {other}")
         self.domains[name].number = len(self.calls)
         said = self.said.get(name, RECORD % (b"running", b"-"))
         root = ET.fromstring(self.domains[name].xml)
@@ -204,6 +207,10 @@ class Hypervisor:
         if name in self.domains:
             self.calls.append(f"undefine {name}")
             del self.domains[name]
+
+
+def _volumes(xml: str) -> list[str]:
+    return [disk.attrib["file"] for disk in ET.fromstring(xml).iterfind("devices/disk/source") if "/volumes/" in disk.attrib["file"]]
 
 
 def only(store: Store, zone: str, kind: str) -> Path:

@@ -87,11 +87,7 @@ class Apply:
         definition = step.definition
         before = observed.definition if observed and observed.active else None
         if step.action in (REMOVE, RECREATE, RESTART):
-            # As it was when the zone was started; its init ends the container after that time.
-            grace = (step.before or {}).get("stop_grace_period", Zone.stop_grace_period)
-            if observed and observed.domain_id is not None:
-                zone_files.note_stop(self.store, step.name, observed.domain_id)
-            self.hypervisor.stop(step.name, grace + zone_files.POWER_OFF)
+            self.stop(step, observed)
         if step.action == REMOVE:
             self.hypervisor.undefine(step.name)
             zone_files.remove(self.store, step.name)
@@ -110,7 +106,21 @@ class Apply:
                 if before is None:
                     raise
                 self._take_back(step, before, str(error))
+            refusals.forget(self.store, step.name)
             zone_files.tidy(self.store, definition)
+
+    def stop(self, step: Step, observed: Observed | None) -> None:
+        """Stop the zone of a step, if it runs."""
+        # As it was when the zone was started; its init ends the container after that time.
+        grace = (step.before or {}).get("stop_grace_period", Zone.stop_grace_period)
+        if observed and observed.domain_id is not None:
+            zone_files.note_stop(self.store, step.name, observed.domain_id)
+        self.hypervisor.stop(step.name, grace + zone_files.POWER_OFF)
+
+    def resume(self, definition: Definition) -> None:
+        """Start a zone again that has been stopped, as it was."""
+        self._start(definition, self._parts(definition))
+        zone_files.tidy(self.store, definition)
 
     def _resize(self, step: Step, definition: Definition) -> None:
         """Bring what a running zone has of its host to what is declared, before that is defined: a run that is killed is repeated.
@@ -183,8 +193,7 @@ class Apply:
     def _take_back(self, step: Step, before: Definition, error: str) -> None:
         """Start the zone as it was; what failed is written down, so that it is not tried again and again."""
         try:
-            self._start(before, self._parts(before))
-            zone_files.tidy(self.store, before)
+            self.resume(before)
         except (RingfenceError, OSError) as second:
             raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
         if step.definition:
@@ -214,7 +223,10 @@ class Apply:
                 raise RingfenceError("its init gave up")
             if record and record.health == "unhealthy":
                 raise RingfenceError("its health check fails")
-            if record and (record.state != "running" or record.health != "starting"):
+            if record and record.health == "starting" and record.state in ("exited", "stopped") and record.exit_status != 0:
+                raise RingfenceError(f"its container ended with exit status {record.exit_status} before it was healthy")
+            # A job that ends well needs no check; what is started anew by its restart policy is still to become healthy.
+            if record and (record.health != "starting" or record.state in ("exited", "stopped")):
                 return
             if ended:
                 raise RingfenceError("it ended before its container started")

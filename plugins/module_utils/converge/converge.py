@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -12,8 +13,19 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import garbage, limits, refusals
-from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import CREATE, KEEP, LIVE, REMOVE, Step, plan, waves
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError, TakenBack
+from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import (
+    CREATE,
+    KEEP,
+    LIVE,
+    REMOVE,
+    Step,
+    owners,
+    plan,
+    released,
+    volumes_of_others,
+    waves,
+)
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, NotBegun, RingfenceError, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
 from ansible_collections.ringfence.zones.plugins.module_utils.image import images
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
@@ -123,6 +135,10 @@ class _Converge:
         self.image_is_present = functools.cache(functools.partial(images.is_present, store))
         self.kernels: dict[str, Kernel] = {}
         self.domains: dict[str, int | None] = {}
+        self.owners: dict[str, list[str]] = {}
+        self.released: set[str] = set()
+        """The zones that were stopped before their step, for another one to get a volume of theirs."""
+        self.unmade_volumes: set[str] = set()
 
     @functools.cached_property
     def apply(self) -> Apply:
@@ -163,7 +179,7 @@ class _Converge:
                 report.before[step.name], report.after[step.name] = (shown(side) if side else None for side in (step.before, step.after))
         if check:
             report.zones = sorted([*report.zones, *(self._result(step) for step in steps)], key=lambda zone: str(zone["name"]))
-            report.rules_changed = not firewall.is_loaded(self.store, firewall.rules(_definitions_after(steps, observed).values()))
+            report.rules_changed = not firewall.is_loaded(self.store, _rules(steps, observed))
         else:
             self._apply(steps, sizes, observed, report)
         report.deleted = self._tidy_store(steps, observed, report, check=check)
@@ -263,19 +279,28 @@ class _Converge:
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
+        self.owners = owners(observed)
+        for step in released(steps, self.owners):
+            with contextlib.suppress(RingfenceError):  # Its own step comes to the same error, and tells it.
+                self.apply.stop(step, observed[step.name])
+            self.released.add(step.name)
         for together in waves(steps):
             errors = _side_by_side(lambda step: self._carry_out(step, observed, frozenset(failed)), together)
             for step, error in zip(together, errors, strict=True):
-                report.zones.append(self._result(step, failed=error is not None))
+                result = self._result(step, failed=error is not None)
+                report.zones.append({**result, "changed": False} if isinstance(error, NotBegun) else result)
                 if error is not None:
                     failed.add(step.name)
                     report.failures.append(f"zone {step.name}: {step.action}: {error}")
                 if isinstance(error, TakenBack):
                     taken_back.append(step)
         if taken_back:
-            self._load_rules([step for step in steps if step not in taken_back], observed)
+            try:
+                self._load_rules([step for step in steps if step not in taken_back], observed)
+            except RingfenceError as error:
+                report.failures.append(str(error))
         # Last: until now a zone that is going may have had it.
-        self._apply_volumes([change for change in sizes if change.action == volumes.REMOVE], report)
+        self._apply_volumes([change for change in sizes if change.action == volumes.REMOVE], report, failed)
         report.zones.sort(key=lambda zone: str(zone["name"]))
         for name in self._leftovers({step.name for step in steps if step.definition} | set(observed)):
             files.remove(self.store, name)
@@ -283,13 +308,14 @@ class _Converge:
     def _carry_out(self, step: Step, observed: Mapping[str, Observed], failed: Collection[str]) -> Exception | None:
         """Take one step, and return why it failed.
 
-        :param failed: the zones that are not as declared; what depends on one of them is not begun.
+        :param failed: the zones that are not as declared; what needs one of them, or a volume that it has, is not begun.
         """
-        missing = sorted(set(failed) & set(step.definition.zone.depends_on)) if step.definition and step.action != KEEP else []
-        if missing:
-            return RingfenceError(f"not done, because it depends on {', '.join(missing)}")
         now = observed.get(step.name)
         try:
+            if step.definition and step.action != KEEP and (why := self._obstacle(step, step.definition, failed)):
+                if step.name in self.released and now and now.active and now.definition:
+                    self.apply.resume(now.definition)
+                return NotBegun(f"not done, because {why}")
             if step.changes:
                 self.apply.carry_out(step, now)
             elif now:
@@ -297,6 +323,18 @@ class _Converge:
         except (RingfenceError, OSError) as error:
             return error
         return None
+
+    def _obstacle(self, step: Step, definition: Definition, failed: Collection[str]) -> str | None:
+        """Why a step cannot be begun after what has failed before it."""
+        zone = definition.zone
+        missing = sorted(set(failed) & set(zone.depends_on))
+        if missing:
+            return f"it depends on {', '.join(missing)}"
+        for volume, owner in volumes_of_others(step, self.owners).items():
+            if owner in failed:
+                return f"zone {owner}, which has failed, has volume {volume}"
+        unmade = sorted(self.unmade_volumes & {mount.volume for mount in zone.volumes})
+        return f"volume {', '.join(unmade)} is not as declared" if unmade else None
 
     def _complete(self, zone: Observed) -> None:
         """Do for a zone that stays what an earlier run left undone because it was killed."""
@@ -307,18 +345,27 @@ class _Converge:
 
     def _load_rules(self, steps: Sequence[Step], observed: Mapping[str, Observed]) -> bool:
         """Load the rules of a host on which these steps have been taken; whether others were loaded."""
-        rules = firewall.rules(_definitions_after(steps, observed).values())
+        rules = _rules(steps, observed)
         differ = not firewall.is_loaded(self.store, rules)
         if differ:
             firewall.load(self.store, rules)
         return differ
 
-    def _apply_volumes(self, sizes: Sequence[volumes.Change], report: Report) -> None:
+    def _apply_volumes(self, sizes: Sequence[volumes.Change], report: Report, failed: Collection[str] = ()) -> None:
+        """Create, grow or delete volumes, but for those that a zone has which failed to change."""
         for change in sizes:
             try:
+                having = sorted(set(failed) & set(self.owners.get(change.name, ())))
+                if having:
+                    told = f"not done, because zone {', '.join(having)}, which has failed, has it"
+                    raise RingfenceError(f"volume {change.name}: {change.action}: {told}")
                 volumes.apply(self.store, change)
             except RingfenceError as error:
                 report.failures.append(str(error))
+                self.unmade_volumes.add(change.name)
+        for result in report.volumes:
+            if result["name"] in self.unmade_volumes:
+                result["changed"] = False
 
     def _prepare(self, step: Step, report: Report) -> bool:
         """Fetch what a step needs before anything that runs is touched."""
@@ -397,6 +444,22 @@ def _tell_volumes(sizes: Sequence[volumes.Change], report: Report) -> None:
         if change.action != volumes.KEEP:
             name = f"volume {change.name}"
             report.before[name], report.after[name] = ({"size": size} if size else None for size in (change.before, change.after))
+
+
+def _rules(steps: Sequence[Step], observed: Mapping[str, Observed]) -> str:
+    """The rules of a host on which these steps have been taken.
+
+    A zone whose change was not made may still publish a port that another one is declared to have: that one gets it.
+    """
+    definitions = _definitions_after(steps, observed)
+    declared = {step.name for step in steps}
+    publishers: dict[tuple[int, str], str] = {}
+    for name in sorted(definitions, key=lambda name: name not in declared):
+        zone = definitions[name].zone
+        ports = tuple(port for port in zone.ports if publishers.setdefault((port.host, port.protocol), name) == name)
+        if ports != zone.ports:
+            definitions[name] = dataclasses.replace(definitions[name], zone=dataclasses.replace(zone, ports=ports))
+    return firewall.rules(definitions.values())
 
 
 def _definitions_after(steps: Sequence[Step], observed: Mapping[str, Observed]) -> dict[str, Definition]:

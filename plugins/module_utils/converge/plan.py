@@ -76,13 +76,15 @@ def plan(
             steps.append(Step(name, KEEP))
     # What goes ends before that on which it depends; what stays or comes begins after it.
     ends = depths_of({name: zone.definition.zone.depends_on for name, zone in observed.items() if zone.definition})
+    having = owners(observed)
     begins = depths_of({definition.zone.name: definition.zone.depends_on for definition in declared})
 
     def wave(step: Step) -> tuple[int, int, int]:
         if step.action == REMOVE:
             return (0, -ends.get(step.name, 0), 0)
-        # What gives memory back comes before what takes it.
-        return (1, begins.get(step.name, 0), 0 if _shrinks(step) else 1 if step.action in (RECREATE, RESTART) else 2)
+        # What gives memory back comes before what takes it, and a zone that gives a volume away before that which gets it.
+        again = 2 if volumes_of_others(step, having) else 1
+        return (1, begins.get(step.name, 0), 0 if _shrinks(step) else again if step.action in (RECREATE, RESTART) else 3)
 
     steps = [step._replace(wave=wave(step)) for step in steps]
     return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
@@ -91,6 +93,31 @@ def plan(
 def waves(steps: Sequence[Step]) -> list[list[Step]]:
     """A plan's steps in groups: one group after the other, and the steps of a group side by side."""
     return [list(together) for _wave, together in itertools.groupby(steps, lambda step: step.wave)]
+
+
+def owners(observed: Mapping[str, Observed]) -> dict[str, list[str]]:
+    """The names of the zones that have each volume."""
+    having: dict[str, list[str]] = {}
+    for name, zone in observed.items():
+        for mount in zone.definition.zone.volumes if zone.definition else ():
+            having.setdefault(mount.volume, []).append(name)
+    return having
+
+
+def volumes_of_others(step: Step, having: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The volumes that a step needs and another zone has, with the name of that zone.
+
+    :param having: what :func:`owners` found.
+    """
+    wanted = step.definition.zone.volumes if step.definition else ()
+    return {mount.volume: name for mount in wanted for name in having.get(mount.volume, ()) if name != step.name}
+
+
+def released(steps: Sequence[Step], having: Mapping[str, Sequence[str]]) -> list[Step]:
+    """The steps whose zones have to stop before any step is taken: a zone that gets a volume of theirs does not come after them."""
+    waves_of = {step.name: step.wave for step in steps}
+    givers = {name for step in steps for name in volumes_of_others(step, having).values() if waves_of.get(name, ()) >= step.wave}
+    return [step for step in steps if step.name in givers]
 
 
 def _shrinks(step: Step) -> bool:

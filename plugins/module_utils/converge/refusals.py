@@ -34,10 +34,16 @@ def remember(store: Store, definition: Definition, error: str) -> None:
     write_atomically(_path(store, definition.zone.name), json.dumps(refused).encode())
 
 
+def forget(store: Store, name: str) -> None:
+    """A zone has been started as it is declared: what was refused before may be tried again."""
+    _path(store, name).unlink(missing_ok=True)
+
+
 def _path(store: Store, name: str) -> Path:
     return files.directory(store, name) / "refused.json"
 
 
 def _identity(definition: Definition) -> str:
-    """A digest of what the operator declared, with every name resolved."""
-    return hashlib.sha256(json.dumps(definition.fields, sort_keys=True, default=str).encode()).hexdigest()
+    """A digest of what the operator declared, with every name resolved, and of what else a zone is started anew for."""
+    declared = [definition.fields, definition.secrets, definition.runtime]
+    return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()

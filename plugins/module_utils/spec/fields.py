@@ -166,7 +166,9 @@ class Secret:
     mode: str = "0444"
 
     def __str__(self) -> str:
-        return f"{self.source}:{self.target}"
+        kept = {"uid": self.uid, "gid": self.gid, "mode": self.mode}
+        told = [f"{name}={value}" for name, value in kept.items() if value != getattr(Secret, name)]
+        return " ".join([f"{self.source}:{self.target}", *told])
 
 
 def name(value: Any) -> str:

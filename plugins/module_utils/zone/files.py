@@ -34,6 +34,9 @@ WRITABLE_BLOCKS = 1024 * 1024 * 1024 // BLOCK
 _NOT_IN_INITRD = ("live", "resize")
 """What a change of the fields costs of which the initrd holds nothing."""
 
+_EMPTY_REPLACES = ("entrypoint", "command")
+"""The fields of which an empty value is one: it takes the place of the image's."""
+
 _SHARES = "cpu_shares-"
 _STOPPING = "stopping"
 
@@ -76,7 +79,7 @@ def _initrd_name(definition: Definition) -> str:
     told = {
         name: value
         for name, value in definition.fields.items()
-        if value and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
+        if (value or (value is not None and name in _EMPTY_REPLACES)) and (name not in FIELDS or FIELDS[name].change not in _NOT_IN_INITRD)
     }
     identity = json.dumps([told, definition.runtime, definition.index, definition.secrets], sort_keys=True)
     return f"initrd-{hashlib.sha256(identity.encode()).hexdigest()[:12]}"

@@ -280,8 +280,9 @@ def image_volumes(zone: Zone, image: dict[str, Any]) -> dict[str, str]:
     if not isinstance(named, dict) or not all(isinstance(path, str) and path.startswith("/") and path.isprintable() for path in named):
         raise RingfenceError(f"image: Volumes of its configuration is {str(named)[:80]!r}; it has to be a mapping of absolute paths")
     declared = {mount.target for mount in zone.volumes} | {mount.partition(":")[0] for mount in zone.tmpfs}
-    paths = sorted({"/" + posixpath.normpath(path).lstrip("/") for path in named} - declared - {"/"})
-    return {f"_image-{number}": path for number, path in enumerate(paths)}
+    # Numbered before those are left out: what a path holds in the writable layer stays its own when another one gets a mount.
+    paths = sorted({"/" + posixpath.normpath(path).lstrip("/") for path in named} - {"/"})
+    return {f"_image-{number}": path for number, path in enumerate(paths) if path not in declared}
 
 
 def _declared_mounts(zone: Zone, image: dict[str, Any]) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import Com
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Running
 
 
@@ -763,6 +763,28 @@ def test_a_container_that_has_ended_has_been_started(host: Host, state: bytes) -
     assert host.converge(_zone()).failures == []
 
 
+def _checked(state: bytes, exit_status: bytes) -> bytes:
+    return b"ringfence-record-1 state=%s exit=%s restarts=0 health=starting\n" % (state, exit_status)
+
+
+@pytest.mark.parametrize(
+    ("record", "told"),
+    [
+        (_checked(b"exited", b"1"), "its container ended with exit status 1 before it was healthy"),
+        (_checked(b"restarting", b"1"), "its container did not become healthy within 0.3 s"),
+    ],
+)
+def test_a_container_that_ends_before_it_was_healthy_has_not_come_up(host: Host, record: bytes, told: str) -> None:
+    host.hypervisor.said["web"] = record
+    report = host.converge(_zone(), start_timeout=0.3)
+    assert report.failures[0].startswith(f"zone web: create: {told}; ")
+
+
+def test_a_job_that_ends_well_needs_no_health(host: Host) -> None:
+    host.hypervisor.said["web"] = _checked(b"exited", b"0")
+    assert host.converge(_zone()).failures == []
+
+
 class _Killed(BaseException):
     """The end of a run at once, as by a signal that cannot be caught."""
 
@@ -1002,6 +1024,34 @@ def test_what_was_taken_back_is_not_tried_again_until_something_changes(picky: H
     assert picky.converge(_zone()).failures == []
 
 
+def test_a_corrected_secret_is_another_change(picky: Host) -> None:
+    bad = _zone(image=reference("2"), secrets=["password"])
+    picky.converge(bad, secrets={"password": "wrong"})
+    picky.hypervisor.calls.clear()
+    picky.converge(bad, secrets={"password": "corrected"})
+    assert picky.hypervisor.calls[0] == "stop web"
+
+
+def test_what_was_refused_is_forgotten_when_it_has_come_up(picky: Host) -> None:
+    bad = _zone(image=reference("2"))
+    picky.converge(bad)
+    picky.hypervisor.start = type(picky.hypervisor).start.__get__(picky.hypervisor)  # type: ignore[method-assign]
+    picky.hypervisor.said.clear()
+    assert picky.converge(bad, retry=True).failures == []
+    assert not (picky.store.zones / "web" / "refused.json").exists()
+
+
+def test_a_command_that_is_empty_goes_back_to_that_of_the_image(picky: Host) -> None:
+    """An empty list is no missing one: the definition before keeps its own initrd."""
+    before = made_up_host.only(picky.store, "web", "initrd").read_bytes()
+    picky.converge(_zone(image=reference("2"), entrypoint=["x"], command=[]))
+    assert made_up_host.only(picky.store, "web", "initrd").read_bytes() == before
+    picky.converge(_zone(command=["run"]))
+    running = made_up_host.only(picky.store, "web", "initrd").name
+    picky.converge(_zone(command=["run"], entrypoint=[]))
+    assert made_up_host.only(picky.store, "web", "initrd").name != running
+
+
 @pytest.mark.parametrize("changed", ["another name", "the same name"])
 def test_a_zone_that_does_not_come_up_with_another_kernel_goes_back_and_is_not_tried_again(host: Host, changed: str) -> None:
     start = host.hypervisor.start
@@ -1065,6 +1115,16 @@ def test_a_change_that_is_taken_back_takes_its_secrets_back(picky: Host) -> None
     assert made_up_host.only(picky.store, "web", "initrd").read_bytes() == before
 
 
+def test_who_may_read_a_secret_is_a_change(host: Host) -> None:
+    secrets = {"password": "hunter2"}
+    host.converge(_zone(secrets=["password"]), secrets=secrets)
+    report = host.converge(_zone(secrets=[{"source": "password", "uid": 33, "mode": "0400"}]), secrets=secrets)
+    assert report.zones[0]["reasons"] == [
+        "secrets ['password:/run/secrets/password'] → ['password:/run/secrets/password uid=33 mode=0400']"
+    ]
+    assert _actions(report) == {"web": "restart"}
+
+
 # The network.
 
 
@@ -1083,6 +1143,29 @@ def test_connections_are_let_out_and_shut_off_while_the_zone_runs(host: Host) ->
     assert 'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.0/24 accept' in str(host.table)
     host.converge(_zone())
     assert "192.0.2.0" not in str(host.table)
+
+
+def test_a_port_that_a_zone_could_not_give_away_leads_to_the_one_that_is_declared_to_have_it(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"]))
+    _unhealthy_with(host, "2")
+    declared = (_zone(image=reference("2")), _zone("proxy", ports=["8080:8000"]))
+    for _run in range(2):
+        report = host.converge(*declared)
+        assert len(report.failures) == 1
+        assert "8080 : 198.18.0.2 . 8000" in str(host.table)
+        assert "198.18.0.1 . 80" not in str(host.table)
+
+
+def test_a_zone_whose_dependency_failed_keeps_its_ports(host: Host) -> None:
+    host.converge(_zone(ports=["8080:80"], depends_on=["db"]), _zone("db"))
+    _unhealthy_with(host, "2")
+    report = host.converge(_zone(ports=["8080:8000"], depends_on=["db"]), _zone("db", reference("2")))
+    assert [failure.partition(";")[0] for failure in report.failures] == [
+        "zone db: recreate: its health check fails",
+        "zone web: live: not done, because it depends on db",
+    ]
+    assert "8080 : 198.18.0.2 . 80 }" in str(host.table)
+    assert "8000" not in str(host.table)
 
 
 # Volumes.
@@ -1134,6 +1217,83 @@ def test_a_volume_of_a_zone_that_is_not_declared_is_left_alone(host: Host) -> No
     assert _problems(host, volumes={"data": {"state": "absent"}}) == [
         "volume data: zone web, which is not declared, has it; declare or remove that zone"
     ]
+
+
+@pytest.mark.parametrize(
+    ("web", "api"),
+    [
+        ({}, {"volumes": ["data:/srv"]}),
+        # Web comes later than api, which gets its volume.
+        ({"depends_on": ["api"]}, {"volumes": ["data:/srv"]}),
+        # Each gets that of the other.
+        ({"volumes": ["more:/srv"]}, {"volumes": ["data:/srv"]}),
+    ],
+)
+def test_volumes_move_between_zones_that_run(host: Host, web: dict[str, Any], api: dict[str, Any]) -> None:
+    """The made-up host refuses what a real one does: to start a zone with a disk of another that runs."""
+    host.publish("1")
+    both = {**DATA, "more": {"size": "16MiB"}}
+    host.converge(_zone("web", volumes=["data:/srv"]), _zone("api", volumes=["more:/srv"]), volumes=both)
+    report = host.converge(_zone("web", **web), _zone("api", **api), volumes=both)
+    assert report.failures == []
+    assert _actions(report) == {"web": "restart", "api": "restart"}
+    assert host.hypervisor.calls.count("start web") == host.hypervisor.calls.count("start api") == 2
+
+
+def _unhealthy_with(host: Host, digit: str) -> None:
+    """From now on no zone is healthy with this image."""
+    start = host.hypervisor.start
+
+    def judged(name: str) -> None:
+        host.hypervisor.said[name] = HEALTH % (b"unhealthy" if digest(digit) in host.hypervisor.domains[name].xml else b"healthy")
+        start(name)
+
+    host.hypervisor.start = judged  # type: ignore[method-assign]
+
+
+def test_a_volume_stays_with_the_zone_that_is_taken_back(host: Host) -> None:
+    host.converge(_zone("web", volumes=["data:/srv"]), _zone("api"), volumes=DATA)
+    _unhealthy_with(host, "2")
+    calls = len(host.hypervisor.calls)
+    report = host.converge(_zone("web", reference("2")), _zone("api", volumes=["data:/srv"]), volumes=DATA)
+    assert report.failures[1] == "zone api: restart: not done, because zone web, which has failed, has volume data"
+    assert [(zone["name"], zone["failed"], zone["changed"]) for zone in report.zones] == [("api", True, False), ("web", True, True)]
+    assert [call for call in host.hypervisor.calls[calls:] if call.endswith("api")] == []
+    assert host.hypervisor.domains["web"].number is not None
+
+
+def test_a_volume_of_a_zone_that_is_taken_back_is_not_deleted(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    _unhealthy_with(host, "2")
+    report = host.converge(_zone(image=reference("2")), volumes={"data": {"state": "absent"}})
+    assert report.failures[1] == "volume data: remove: not done, because zone web, which has failed, has it"
+    assert (report.volumes[0]["action"], report.volumes[0]["changed"]) == ("remove", False)
+    assert (host.store.volumes / "data.img").exists()
+
+
+def test_a_zone_that_was_stopped_for_its_volume_runs_again_when_its_change_is_not_begun(host: Host) -> None:
+    host.converge(_zone("web", volumes=["data:/srv"]), _zone("api"), volumes=DATA)
+    _unhealthy_with(host, "2")
+    host.hypervisor.calls.clear()
+    api = _zone("api", reference("2"), volumes=["data:/srv"])
+    report = host.converge(_zone("web", depends_on=["api"]), api, volumes=DATA)
+    assert report.failures[1] == "zone web: restart: not done, because it depends on api"
+    assert host.hypervisor.calls[0] == "stop web"
+    assert all(domain.number is not None for domain in host.hypervisor.domains.values())
+    assert "data.img" in host.hypervisor.domains["web"].xml
+
+
+def test_a_zone_whose_volume_cannot_be_made_is_left_alone(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+    host.hypervisor.calls.clear()
+
+    def full(_store: Any, change: Any) -> NoReturn:
+        raise RingfenceError(f"volume {change.name}: create to 16 MiB: No space left on device")
+
+    monkeypatch.setattr(volumes, "apply", full)
+    report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    assert report.failures[1] == "zone web: restart: not done, because volume data is not as declared"
+    assert (host.hypervisor.calls, report.volumes[0]["changed"]) == ([], False)
 
 
 def test_check_mode_makes_no_volume(host: Host) -> None:

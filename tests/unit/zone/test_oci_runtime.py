@@ -338,7 +338,7 @@ def test_volumes_are_mounted_parents_first() -> None:
     config = _config(image, volumes=mounts, tmpfs=("/srv/run",))
     assert [mount["destination"] for mount in config["mounts"]][-4:] == ["/data", "/srv", "/srv/cache", "/srv/run"]
     assert _mounted(config, "/srv") == {"type": "bind", "source": "/run/ringfence/data/www", "options": ["rbind", "ro"]}
-    assert _mounted(config, "/srv/cache")["source"] == "/run/ringfence/data/_image-0"
+    assert _mounted(config, "/srv/cache")["source"] == "/run/ringfence/data/_image-1"
 
 
 @pytest.mark.parametrize("named", [["/srv"], {"srv": {}}, {"/a\nxvdd rw x /b": {}}])

@@ -120,7 +120,7 @@ def test_volumes_are_disks_in_the_order_in_which_the_zone_mounts_them(tmp_path: 
     mounts = (Mount("/srv", "data"), Mount("/srv/logs", "logs", read_only=True))
     zone = dataclasses.replace(ZONE, volumes=mounts, tmpfs=("/run/web:size=1m",))
     files = _unpacked(_initrd(_write(host, zone)), tmp_path / "unpacked")
-    assert files["zone/volumes"][1] == b"xvdd rw data /srv\nxvde ro logs /srv/logs\n- rw _image-0 /var/cache/web\n"
+    assert files["zone/volumes"][1] == b"xvdd rw data /srv\nxvde ro logs /srv/logs\n- rw _image-2 /var/cache/web\n"
     disks = zone_files.files(host.store, _definition(zone), Path("k"), Path("i"), Path("b")).disks
     assert disks[3:] == ((host.store.volumes / "data.img", True), (host.store.volumes / "logs.img", False))
 

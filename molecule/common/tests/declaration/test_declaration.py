@@ -168,6 +168,17 @@ def test_a_volume_grows_and_outlives_its_zone(live: Live, facts: dict[str, Any])
     assert live.facts()["domains"]["web"] == facts["domains"]["web"]
 
 
+def test_a_volume_is_a_disk_of_one_zone(live: Live) -> None:
+    """Whoever starts another one that has it too: the host does not attach it."""
+    volume, asked = "/var/lib/ringfence/volumes/data.img", "/local/domain/0/second-disk"
+    told = live.run(
+        f"xenstore-write {asked}/params {volume} {asked}/mode w; "
+        f"! XENBUS_PATH={asked} /etc/xen/scripts/block add; "
+        f"xenstore-read {asked}/hotplug-error; xenstore-rm {asked}; losetup --noheadings --raw --output NAME --associated {volume} | wc -l"
+    )
+    assert told.splitlines() == [f"the volume {volume} is a disk of another zone that runs", "1"]
+
+
 def test_a_volume_never_shrinks(live: Live) -> None:
     refused = live.converge(*live.declared.values())
     assert (refused["failed"], refused["changed"]) == (True, False)
