@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.ringfence.zones.plugins.module_utils import host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile, outdated, write
+from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
 
 PROGRAM = HostFile("/usr/lib/ringfence/vif", "#!/bin/sh\n", executable=True)
 UNIT = HostFile("/etc/systemd/system/ringfence-network.service", "[Service]\n[Install]\n")
@@ -19,6 +20,16 @@ SYSCTL = HostFile("/etc/sysctl.d/ringfence.conf", "net.ipv4.ip_forward = 1\n")
 RULES = HostFile("/etc/udev/rules.d/ringfence.rules", "# rules\n")
 LINK = HostFile("/etc/systemd/network/10-ringfence.link", "[Match]\n")
 ALL = (UNIT, RULES, LINK, PART, SYSCTL, MODULES, PROGRAM)
+
+COMMANDS = [
+    "/usr/lib/systemd/systemd-modules-load /etc/modules-load.d/ringfence.conf",
+    "/usr/lib/systemd/systemd-sysctl /etc/sysctl.d/ringfence.conf",
+    "udevadm control --reload",
+    "systemctl try-reload-or-restart systemd-networkd.service",
+    "systemctl daemon-reload",
+    "systemctl enable --now ringfence-network.service",
+]
+"""What makes all of them take effect."""
 
 
 class Host:
@@ -54,15 +65,7 @@ def test_files_are_written_with_their_mode_and_content(host: Host) -> None:
 
 def test_what_is_written_takes_effect_in_order(host: Host) -> None:
     write(ALL)
-    assert host.commands == [
-        "systemctl restart systemd-modules-load.service",
-        "systemctl restart systemd-sysctl.service",
-        "udevadm control --reload",
-        "udevadm control --reload",
-        "systemctl try-reload-or-restart systemd-networkd.service",
-        "systemctl daemon-reload",
-        "systemctl enable --now ringfence-network.service",
-    ]
+    assert host.commands == COMMANDS
 
 
 @pytest.mark.parametrize(
@@ -109,14 +112,53 @@ def test_looking_changes_nothing(host: Host) -> None:
     assert host.commands == []
 
 
-def test_a_command_that_fails_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", range(len(COMMANDS)))
+def test_what_did_not_take_effect_is_done_by_the_next_run(host: Host, monkeypatch: pytest.MonkeyPatch, failing: int) -> None:
     def fail(argv: Sequence[str]) -> bytes:
-        raise CommandFailed(f"{argv[0]} failed with exit status 1: no such module")
+        if len(host.commands) == failing:
+            raise CommandFailed(f"{argv[0]} failed with exit status 1: no such module")
+        return host.run(argv)
 
+    with monkeypatch.context() as patch:
+        patch.setattr(host_files, "run", fail)
+        with pytest.raises(CommandFailed, match="no such module"):
+            write(ALL)
+    assert outdated(ALL) == {file.path: (file.content, file.content) for file in ALL}, "check mode tells of it"
+    host.commands.clear()
+    write(ALL)
+    assert host.commands == COMMANDS
+    assert outdated(ALL) == {}
+    host.commands.clear()
+    write(ALL)
     assert host.commands == []
-    monkeypatch.setattr(host_files, "run", fail)
-    with pytest.raises(CommandFailed, match="no such module"):
-        write([MODULES])
+
+
+def test_what_is_written_is_noted_before(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    def power_cut(path: Path, content: bytes, mode: int) -> None:
+        write_atomically(path, content, mode)
+        if path == host.path(UNIT.path):
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host_files, "write_atomically", power_cut)
+        with pytest.raises(KeyboardInterrupt):
+            write([UNIT])
+    assert set(outdated(ALL)) == {file.path for file in ALL}
+    write([UNIT])
+    assert host.commands == ["systemctl daemon-reload", "systemctl enable --now ringfence-network.service"]
+
+
+@pytest.mark.usefixtures("host")
+def test_other_files_do_not_end_what_waits_for_its_effect(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(argv: Sequence[str]) -> bytes:
+        raise CommandFailed(f"{argv[0]} failed with exit status 1")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host_files, "run", fail)
+        with pytest.raises(CommandFailed):
+            write([MODULES])
+    write([PROGRAM, UNIT])
+    assert list(outdated([MODULES, PROGRAM, UNIT])) == [MODULES.path]
 
 
 BLOCK = HostFile("/etc/xen/scripts/block", "#!/bin/sh\nours\n", executable=True, diverted=True)
