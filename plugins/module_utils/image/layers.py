@@ -25,14 +25,21 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 MAX_ENTRIES = 400_000
-"""Entries of all layers together; each takes about 400 bytes of memory while an image is merged."""
+"""Entries of all layers together, and directories that none describes; each takes about 400 bytes of memory while an image is merged."""
+
+MAX_BYTES = 64 * 1024 * 1024
+"""Bytes of the names, link targets and extended attributes of those, which take memory beside that."""
 
 _MAX_EXTENDED_HEADER = 1024 * 1024
 _MAX_PATH = 4096
 _MAX_NAME = 255
 _MAX_FOLLOWED = 40
+_XATTR_OVERHEAD = 128
+"""Bytes of memory that an extended attribute takes beside its name and value."""
 _XATTRS = tuple(b"SCHILY.xattr." + space for space in (b"security.", b"trusted.", b"user."))
 """The extended attributes that squashfs can hold; others (access control lists) are left out."""
+_RECORDS = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"GNU.sparse.", *_XATTRS)
+"""How the keys begin of the extended headers' records that are looked at. A global record stays until the end of its layer."""
 _MAX_ID = 0xFFFFFFFF
 _MAX_TIME = 0xFFFFFFFF
 """Squashfs keeps times in 32 bits."""
@@ -89,6 +96,28 @@ class Inode:
     children: dict[bytes, Inode] = dataclasses.field(default_factory=dict)
 
 
+@dataclasses.dataclass(slots=True)
+class _Room:
+    """What an image may take of the memory, and has taken: ``entries``, and ``octets`` of what is kept of them."""
+
+    max_entries: int
+    max_octets: int
+    entries: int = 0
+    octets: int = 0
+
+    def take(self, layer: Layer, name: bytes, octets: int) -> None:
+        """Count one entry, or one directory that the entry ``name`` needs."""
+        self.entries += 1
+        self.octets += octets
+        if self.entries > self.max_entries:
+            raise layer.error(name, f"the image has more entries and directories than the {self.max_entries} that are accepted")
+        if self.octets > self.max_octets:
+            raise layer.error(
+                name,
+                f"the image has more bytes of names, link targets and extended attributes than the {self.max_octets} that are accepted",
+            )
+
+
 def directory(layer: Layer | None = None) -> Inode:
     """A directory that no layer describes: root's, 0755, from the epoch."""
     return Inode(DIRECTORY, 0o755, 0, 0, 0, layer)
@@ -122,17 +151,18 @@ def uncompressed(blob: Path, scratch: Path, max_bytes: int) -> Path:
 
 
 @contextlib.contextmanager
-def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES) -> Iterator[Inode]:
+def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> Iterator[Inode]:
     """The root directory of plain tar files laid over each other, the lowest first; file contents can be read inside the context.
 
-    :raises LayerError: naming layer and entry, for what is damaged, hostile, or beyond ``max_entries``.
+    :raises LayerError: naming layer and entry, for what is damaged, hostile, or beyond ``max_entries`` and ``max_bytes``.
     """
     root = directory()
+    room = _Room(max_entries, max_bytes)
     with contextlib.ExitStack() as stack:
         for number, path in enumerate(layers, 1):
             handle = stack.enter_context(open(path, "rb", buffering=0))
             layer = Layer(f"layer {number} of {len(layers)}", handle.fileno(), os.fstat(handle.fileno()).st_size)
-            max_entries -= _apply(root, layer, max_entries)
+            _apply(root, layer, room)
         yield root
 
 
@@ -157,24 +187,38 @@ def names(root: Inode, path: str) -> list[str]:
 
 def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
     """All names of the tree with their inodes: ``./`` for the root, directories before what is in them, names in order."""
-    pending = [(b"./", root)]
+    yield b"./", root
+    # Only names on the way to the present one are held: a directory may have many, and each be long.
+    pending = [(b"", root, iter(sorted(root.children)))]
     while pending:
-        name, node = pending.pop()
-        yield name, node
-        prefix = b"" if node is root else name + b"/"
-        pending.extend((prefix + child, node.children[child]) for child in sorted(node.children, reverse=True))
+        prefix, parent, names_left = pending[-1]
+        last = next(names_left, None)
+        if last is None:
+            pending.pop()
+            continue
+        node = parent.children[last]
+        yield prefix + last, node
+        if node.children:
+            pending.append((prefix + last + b"/", node, iter(sorted(node.children))))
 
 
 def write_tar(root: Inode, out: int) -> None:
-    """Write the tree as a tar stream to the descriptor ``out``."""
+    """Write the tree as a tar stream to the descriptor ``out``.
+
+    :raises LayerError: if more than ``MAX_BYTES`` of names would have to be kept, for hard links to them.
+    """
     buffer = bytearray()
     first_name: dict[int, bytes] = {}
+    kept = 0
     for name, node in walk(root):
         if node.linked and node.kind == FILE:
             earlier = first_name.setdefault(id(node), name)
             if earlier is not name:
                 buffer += _headers(name, node, HARD_LINK, earlier)
                 continue
+            kept += len(name)
+            if kept > MAX_BYTES:
+                raise LayerError(f"the image has hard links to files whose names have more than {MAX_BYTES} bytes together")
         buffer += _headers(name, node, node.kind, node.target)
         if node.size and node.layer is not None:
             if node.size <= _CHUNK:
@@ -232,16 +276,15 @@ def _unzstd(name: str, source: int) -> Generator[bytes, None, None]:
             raise LayerError(f"layer {name}: its zstd data is damaged: {said}")
 
 
-def _apply(root: Inode, layer: Layer, max_entries: int) -> int:
-    """Lay one layer over the tree, and return how many entries it has."""
+def _apply(root: Inode, layer: Layer, room: _Room) -> None:
+    """Lay one layer over the tree."""
     whiteouts: list[tuple[bytes, list[bytes]]] = []
-    entries: list[tuple[bytes, list[bytes], Inode]] = []
-    for count, (name, node) in enumerate(_read_headers(layer), 1):
-        if count > max_entries:
-            raise layer.error(name, "the image has more entries than are accepted")
-        parts = _split(layer, name, name)
-        if _WHITEOUT not in name or not any(part.startswith(_WHITEOUT) for part in parts):
-            entries.append((name, parts, node))
+    entries: list[tuple[bytes, Inode]] = []
+    for name, node in _read_headers(layer):
+        room.take(layer, name, len(name) + len(node.target) + sum(len(key) + len(value) + _XATTR_OVERHEAD for key, value in node.xattrs))
+        parts = _split(layer, name, name) if _WHITEOUT in name else []
+        if not any(part.startswith(_WHITEOUT) for part in parts):
+            entries.append((name, node))
         elif not any(part.startswith(_WHITEOUT) for part in parts[:-1]):
             whiteouts.append((name, parts))
         elif not any(part.startswith(_WHITEOUT_META) for part in parts[:-1]):
@@ -250,14 +293,15 @@ def _apply(root: Inode, layer: Layer, max_entries: int) -> int:
     for name, (*parents, last) in whiteouts:
         if last[len(_WHITEOUT) :] in (b"", b".", b".."):
             raise layer.error(name, "the whiteout names no entry")
-        hidden_from = _descend(root, parents, name, layer, make=False)
+        hidden_from = _descend(root, parents, name, layer)
         if hidden_from is not None and last == _OPAQUE:
             hidden_from.children.clear()
         elif hidden_from is not None and not last.startswith(_WHITEOUT_META):
             hidden_from.children.pop(last[len(_WHITEOUT) :], None)
     last_parents: list[bytes] | None = None
     parent = root
-    for name, parts, node in entries:
+    for name, node in entries:
+        parts = _split(layer, name, name)
         if not parts:
             if node.kind != DIRECTORY:
                 raise layer.error(name, "the root of an image is a directory")
@@ -265,11 +309,10 @@ def _apply(root: Inode, layer: Layer, max_entries: int) -> int:
             continue
         last = parts.pop()
         if parts != last_parents:
-            parent, last_parents = _make_directory(root, parts, name, layer), parts
+            parent, last_parents = _make_directory(root, parts, name, layer, room), parts
         if node.kind == HARD_LINK:
             node = _linked(root, name, node, layer)
         _put(parent, last, name, node, layer)
-    return len(whiteouts) + len(entries)
 
 
 def _put(parent: Inode, last: bytes, name: bytes, node: Inode, layer: Layer) -> None:
@@ -291,7 +334,7 @@ def _take_attributes(present: Inode, node: Inode) -> None:
 def _linked(root: Inode, name: bytes, node: Inode, layer: Layer) -> Inode:
     """The inode that the hard link ``name`` is to share."""
     *parents, last = _split(layer, name, node.target) or [b"."]
-    parent = _descend(root, parents, name, layer, make=False)
+    parent = _descend(root, parents, name, layer)
     target = parent.children.get(last) if parent is not None else None
     shown = ascii(node.target[:200].decode("utf-8", "replace"))
     if target is None:
@@ -311,8 +354,8 @@ def _split(layer: Layer, entry: bytes, path: bytes) -> list[bytes]:
     return parts
 
 
-def _make_directory(root: Inode, parts: list[bytes], name: bytes, layer: Layer) -> Inode:
-    made = _descend(root, parts, name, layer, make=True)
+def _make_directory(root: Inode, parts: list[bytes], name: bytes, layer: Layer, room: _Room) -> Inode:
+    made = _descend(root, parts, name, layer, room)
     return made if made is not None else root
 
 
@@ -320,7 +363,7 @@ def _lookup(root: Inode, path: bytes) -> Inode | None:
     """The inode at ``path``, with symbolic links followed inside the tree."""
     for _attempt in range(_MAX_FOLLOWED):
         *parents, last = [part for part in path.split(b"/") if part and part != b"."] or [b"."]
-        parent = _descend(root, parents, path, None, make=False)
+        parent = _descend(root, parents, path, None)
         node = parent.children.get(last) if parent is not None else None
         if node is None or node.kind != SYMLINK:
             return node
@@ -328,13 +371,13 @@ def _lookup(root: Inode, path: bytes) -> Inode | None:
     return None
 
 
-def _descend(root: Inode, parts: list[bytes], name: bytes, layer: Layer | None, *, make: bool) -> Inode | None:
-    """The directory at ``parts``; made where it is missing if ``make``, else ``None`` if there is none.
+def _descend(root: Inode, parts: list[bytes], name: bytes, layer: Layer | None, room: _Room | None = None) -> Inode | None:
+    """The directory at ``parts``; made where it is missing if there is ``room``, else ``None`` if there is none.
 
     Symbolic links of lower layers are followed inside the tree, as containerd does it (a layer with ``lib/x`` over a base where
     ``lib`` leads to ``usr/lib``); what passes through a link or file of its own layer is refused.
     """
-    trail = [root]
+    trail = [(root, 0)]
     pending = parts[::-1]
     followed = 0
     while pending:
@@ -343,7 +386,8 @@ def _descend(root: Inode, parts: list[bytes], name: bytes, layer: Layer | None, 
             if len(trail) > 1:
                 trail.pop()
             continue
-        node = trail[-1].children.get(part)
+        parent, length = trail[-1]
+        node = parent.children.get(part)
         if node is not None and node.kind != DIRECTORY and layer is not None and node.layer is layer:
             raise layer.error(name, f"passes through a {_KINDS[node.kind]} of the same layer, {ascii(part.decode('utf-8', 'replace'))}")
         if node is not None and node.kind == SYMLINK:
@@ -357,15 +401,17 @@ def _descend(root: Inode, parts: list[bytes], name: bytes, layer: Layer | None, 
             pending.extend(step for step in reversed(node.target.split(b"/")) if step and step != b".")
             continue
         if node is None or node.kind != DIRECTORY:
-            if not make:
+            if room is None or layer is None:
                 return None
-            if layer is not None and len(trail) > _MAX_PATH // 2:
-                raise layer.error(name, "lies too deep")
-            node = trail[-1].children[part] = directory(layer)
-        elif make:
+            room.take(layer, name, len(part))
+            node = parent.children[part] = directory(layer)
+        elif room is not None:
             node.layer = layer
-        trail.append(node)
-    return trail[-1]
+        length += len(part) + 1
+        if room is not None and layer is not None and length > _MAX_PATH:
+            raise layer.error(name, f"lies too deep: its directory's path, symbolic links followed, is longer than {_MAX_PATH} bytes")
+        trail.append((node, length))
+    return trail[-1][0]
 
 
 def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
@@ -373,6 +419,7 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
     offset = 0
     common: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
+    extended = 0
     while True:
         block = os.pread(layer.descriptor, _BLOCK, offset)
         if not block.strip(b"\0"):
@@ -389,8 +436,9 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
         offset += _BLOCK
         size = _number(layer, name, block[124:136])
         if kind in b"xgLK":
-            if size > _MAX_EXTENDED_HEADER:
-                raise layer.error(name, f"an extended header of {size} bytes; at most {_MAX_EXTENDED_HEADER} are accepted")
+            extended += size
+            if extended > _MAX_EXTENDED_HEADER:
+                raise layer.error(name, f"an extended header of {extended} bytes; at most {_MAX_EXTENDED_HEADER} are accepted for an entry")
             content = os.pread(layer.descriptor, size, offset)
             offset += size + -size % _BLOCK
             if kind == b"L":
@@ -403,7 +451,7 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
         if block[257:263] == b"ustar\0" and block[345]:
             name = block[345:500].partition(b"\0")[0] + b"/" + name
         extra = {**common, **own} if common else own
-        own = {}
+        own, extended = {}, 0
         if b"path" in extra:
             name = extra[b"path"]
         if b"size" in extra:
@@ -441,7 +489,7 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
 
 
 def _pax(layer: Layer, name: bytes, content: bytes) -> dict[bytes, bytes]:
-    """The records of an extended header: ``LENGTH KEY=VALUE`` and a line feed each."""
+    """Those of an extended header's records that are looked at: ``LENGTH KEY=VALUE`` and a line feed each."""
     records = {}
     position = 0
     while position < len(content):
@@ -450,7 +498,8 @@ def _pax(layer: Layer, name: bytes, content: bytes) -> dict[bytes, bytes]:
         key, equals, value = content[position + len(digits) + 1 : position + length - 1].partition(b"=")
         if not equals or content[position + length - 1 : position + length] != b"\n":
             raise layer.error(name, "its extended header is damaged")
-        records[key] = value
+        if key.startswith(_RECORDS):
+            records[key] = value
         position += length
     return records
 
@@ -460,7 +509,10 @@ def _number(layer: Layer, name: bytes, field: bytes) -> int:
     try:
         if field[0] == 0x80:
             return int.from_bytes(field[1:], "big")
-        return int(field.strip(b" \0") or b"0", 8)
+        number = int(field.strip(b" \0") or b"0", 8)
+        if number < 0:
+            raise ValueError("a header's number is not negative")
+        return number
     except ValueError as error:
         raise layer.error(name, f"its header has the number {ascii(field.decode('latin-1'))}") from error
 

@@ -58,12 +58,12 @@ def tar(entries: list[Entry], kind: int = tarfile.PAX_FORMAT) -> bytes:
     return buffer.getvalue()
 
 
-def merge(tmp_path: Path, stack: list[bytes], max_entries: int = layers.MAX_ENTRIES) -> bytes:
+def merge(tmp_path: Path, stack: list[bytes], max_entries: int = layers.MAX_ENTRIES, max_bytes: int = layers.MAX_BYTES) -> bytes:
     paths = []
     for number, content in enumerate(stack):
         paths.append(tmp_path / f"layer{number}")
         paths[-1].write_bytes(content)
-    with layers.merged(paths, max_entries) as root, open(tmp_path / "merged", "wb") as out:
+    with layers.merged(paths, max_entries, max_bytes) as root, open(tmp_path / "merged", "wb") as out:
         layers.write_tar(root, out.fileno())
     return (tmp_path / "merged").read_bytes()
 
@@ -189,11 +189,16 @@ REFUSED: dict[str, tuple[list[list[Entry]] | bytes, str]] = {
     "unknown type": (header(kind=b"Z"), r"entries of type 'Z' are not accepted"),
     "terminal escape": ([[f("\x1b[2J/../x")]], r"entry '\\x1b\[2J/\.\./x'"),
     "negative size": (header(size=b"\xff" * 12), r"the number '\\xff"),
+    "negative size in octal": (header(size=b"-0000001000\0"), r"the number '-0000001000"),
     "size that is no number": (header(size=b"zzz\0".ljust(12, b"\0")), r"the number 'zzz"),
     "file beyond the layer": (header(size=b"00000001000\0"), r"ends in the middle of this file"),
     "size of 2^90": (header(size=b"\x80" + b"\xff" * 11), r"ends in the middle of this file"),
     "huge extended header": (header(size=b"77777777777\0", kind=b"x"), r"extended header of 8589934591 bytes"),
     "huge long name": (header(size=b"77777777777\0", kind=b"L"), r"extended header of 8589934591 bytes"),
+    "extended headers in a row": (
+        b"".join((header(size=b"00002000000\0", kind=b"L") + bytes(0o2000000)) for _number in range(3)),
+        r"extended header of 1572864 bytes; at most 1048576 are accepted for an entry",
+    ),
     "broken extended header": (
         header(size=b"00000000010\0", kind=b"x") + b"99 a=b\nx".ljust(512, b"\0"),
         r"its extended header is damaged",
@@ -217,8 +222,65 @@ def test_refused(case: str, tmp_path: Path) -> None:
 def test_too_many_entries(tmp_path: Path) -> None:
     stack = [tar([f("a"), f("b")]), tar([f("c")])]
     assert shown(merge(tmp_path, stack, max_entries=3)) == {"a": "", "b": "", "c": ""}
-    with pytest.raises(layers.LayerError, match="layer 2 of 2, entry 'c': the image has more entries"):
+    with pytest.raises(layers.LayerError, match="layer 2 of 2, entry 'c': the image has more entries and directories than the 2"):
         merge(tmp_path, stack, max_entries=2)
+
+
+def test_directories_that_no_entry_describes_count(tmp_path: Path) -> None:
+    stack = [tar([f("a/b/c"), f("a/b/d")])]
+    assert set(shown(merge(tmp_path, stack, max_entries=4))) == {"a", "a/b", "a/b/c", "a/b/d"}
+    with pytest.raises(layers.LayerError, match="entry 'a/b/c': the image has more entries and directories than the 3"):
+        merge(tmp_path, stack, max_entries=3)
+
+
+XATTR = "SCHILY.xattr.user.x"
+
+LARGE: dict[str, list[bytes]] = {
+    "names": [tar([f(f"{number}" + "n" * 90) for number in range(12)])],
+    "link targets": [tar([s(f"{number}", "t" * 90) for number in range(12)])],
+    "extended attributes": [tar([f("a", "", **{XATTR: "v" * 2000})])],
+    "many small extended attributes": [tar([f("a", "", **{f"{XATTR}{number}": "" for number in range(10)})])],
+    "extended attributes of all entries": [
+        header(size=b"00000000144\0", kind=b"g")
+        + f"100 {XATTR}=".encode().ljust(99, b"v")
+        + b"\n"
+        + bytes(412)
+        + tar([f("a"), *map(f, "bcdefgh")])
+    ],
+    "names of directories that links lead to": [
+        tar([d("a"), *(s(f"a/{number}", f"/to/{number}" + "n" * 80) for number in range(8))]),
+        tar([f(f"a/{number}/x") for number in range(8)]),
+    ],
+}
+
+
+@pytest.mark.parametrize("case", LARGE)
+def test_what_is_kept_of_entries_is_bounded(case: str, tmp_path: Path) -> None:
+    merge(tmp_path, LARGE[case], max_bytes=3000)
+    with pytest.raises(layers.LayerError, match="more bytes of names, link targets and extended attributes than the 1000"):
+        merge(tmp_path, LARGE[case], max_bytes=1000)
+
+
+def test_global_records_that_nothing_looks_at_are_not_kept(tmp_path: Path) -> None:
+    record = b"30 comment=".ljust(29, b"c") + b"\n"
+    layer = header(size=b"00000000036\0", kind=b"g") + record.ljust(512, b"\0") + tar([f("a", "1")])
+    assert shown(merge(tmp_path, [layer], max_bytes=1)) == {"a": "1"}
+
+
+def test_names_that_are_kept_for_hard_links_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    stack = [tar([f("n" * 90), h("o" * 90, "n" * 90)])]
+    merge(tmp_path, stack)
+    monkeypatch.setattr(layers, "MAX_BYTES", 80)
+    with pytest.raises(layers.LayerError, match="hard links to files whose names have more than 80 bytes"):
+        merge(tmp_path, stack, max_bytes=1000)
+
+
+def test_a_path_through_links_is_bounded(tmp_path: Path) -> None:
+    """Each link leads to the directory that the one before has led to, 4000 bytes further down."""
+    deep = "/".join(["n" * 199] * 20)
+    stack = [tar([f(f"{deep}/x"), s("s", deep)]), tar([f(f"s/{deep}/x")])]
+    with pytest.raises(layers.LayerError, match="lies too deep: its directory's path, symbolic links followed, is longer than 4096 bytes"):
+        merge(tmp_path, stack)
 
 
 def test_attributes_are_kept(tmp_path: Path) -> None:
