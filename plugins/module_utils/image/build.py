@@ -85,25 +85,31 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
     return kind
 
 
-def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
-    described = resolved.manifest["layers"]
-    compressed = sum(layer["size"] for layer in described)
-    disk_space.require(f"image {resolved.reference}", compressed, workspace.parent)
+def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path) -> list[Path]:
+    """Fetch a resolved image into the empty directory ``workspace``; its layers there, as plain tar files, the lowest first.
+
+    They have half of the free disk, for what is made of them is there at the same time.
+
+    :param what: whose layers they are, for errors.
+    """
+    described = {layer["digest"]: layer["size"] for layer in resolved.manifest["layers"]}
+    disk_space.require(what, sum(described.values()), workspace.parent)
     layout = registry.fetch(resolved, workspace / "layout")
-    # The unpacked layers and the file system made of them are there at the same time.
     bound = shutil.disk_usage(workspace).free // 2
     unpacked: dict[str, Path] = {}
-    for layer in described:
-        digest = layer["digest"]
-        if digest in unpacked:
-            continue
+    for digest in described:
         blob = layout / oci_layout.blob(digest)
         plain = layers.uncompressed(blob, workspace / blob.name, bound)
         if plain != blob:
             blob.unlink()
             bound -= plain.stat().st_size
         unpacked[digest] = plain
-    with layers.merged([unpacked[layer["digest"]] for layer in described]) as root:
+    return [unpacked[layer["digest"]] for layer in resolved.manifest["layers"]]
+
+
+def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
+    plain = fetch_layers(f"image {resolved.reference}", resolved, workspace)
+    with layers.merged(plain) as root:
         filesystem = make_filesystem(root, entry / images.FILESYSTEM)
         passwd, group = (
             (layers.read_file(root, path, _MAX_ACCOUNTS) or b"").decode("utf-8", "replace") for path in ("etc/passwd", "etc/group")
@@ -117,8 +123,8 @@ def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
         "passwd": passwd,
         "group": group,
         "sizes": {
-            "compressed": compressed,
-            "unpacked": sum(path.stat().st_size for path in unpacked.values()),
+            "compressed": sum(layer["size"] for layer in resolved.manifest["layers"]),
+            "unpacked": sum(path.stat().st_size for path in set(plain)),
             "filesystem": (entry / images.FILESYSTEM).stat().st_size,
         },
         "content": file_digest(entry / images.FILESYSTEM),

@@ -179,6 +179,16 @@ def read_file(root: Inode, path: str, max_bytes: int) -> bytes | None:
     return os.pread(node.layer.descriptor, node.size, node.offset)
 
 
+def copy_file(root: Inode, path: str, to: Path) -> bool:
+    """Copy a file of the tree, symbolic links followed inside it, to the new file ``to``; whether there is such a file."""
+    node = _lookup(root, path.encode())
+    if node is None or node.kind != FILE or node.layer is None:
+        return False
+    with open(to, "xb", buffering=0) as target:
+        _copy(node.layer.descriptor, node.offset, node.size, target.fileno())
+    return True
+
+
 def names(root: Inode, path: str) -> list[str]:
     """What is in a directory of the tree, symbolic links followed inside it, in order; nothing if there is no such directory."""
     node = _lookup(root, path.encode())

@@ -19,9 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import installed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.image import references, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, Names, Target
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.layout import unpack_kernel
@@ -203,17 +204,17 @@ def _deploy(store: Store, images: Mapping[str, registry.Resolved], policy: Polic
 
 
 def _store(store: Store, name: str, image: registry.Resolved, policy: Policy) -> None:
-    with store.workspace() as workspace:
+    with disk_space.full_told("its files", store.root), store.workspace() as workspace:
         scratch = workspace / "scratch"
         scratch.mkdir()
-        layout = registry.fetch(image, workspace / "layout")
+        layers = build.fetch_layers("its image", image, workspace)
 
-        def build(directory: Path) -> None:
-            unpack_kernel(layout, image.digest, image.manifest, scratch, directory)
+        def fill(directory: Path) -> None:
+            unpack_kernel(layers, image.digest, image.manifest, scratch, directory)
             if policy.accept:
                 policy.accept(kernels.read(directory, name, str(image.reference)))
 
-        store.publish(kernels.directory(store, image.digest), build, replace=True)
+        store.publish(kernels.directory(store, image.digest), fill, replace=True)
 
 
 def _row(name: str, before: Names, after: Names, kernel: Kernel | None, *, changed: bool) -> dict[str, Any]:

@@ -17,14 +17,14 @@ import dataclasses
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.image import layers, oci_layout
+from ansible_collections.ringfence.zones.plugins.module_utils.image import layers
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.boot_image import BootImage
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, ModuleIndex, zone_modules
@@ -41,28 +41,36 @@ MODULES = "lib/modules"
 FORMAT = "dev.edera.kernel.format"
 """The annotation that numbers the layout; ``1`` is this one."""
 
-_MAX_SIZE = 1 << 30
-"""Bytes of a layer, and of a file in it. The largest published kernels, with the firmware of graphics cards, have half of it."""
+_MAX_IMAGE = 128 << 20
+"""Bytes of a kernel, as it is in its image; it is in memory twice. Debian's largest has half of it, uncompressed."""
+_MAX_CONFIG = 4 << 20
+"""Bytes of a ``.config``. Debian's have 300 kB."""
+_MAX_METADATA = 64 << 10
+_MAX_INDEX = 8 << 20
+"""Bytes of each file that depmod writes. Debian's largest has 1.5 MB."""
+_MAX_MODULES = 64 << 20
+"""Bytes of all modules that a zone may need. They are in its initrd; Debian's have 10 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
     """What an image holds, whatever its layout: the kernel, its ``.config`` if that is known, and what the metadata says.
 
-    ``addons`` is where in the image the modules are. ``read`` returns those of the named files below ``lib/modules/RELEASE`` that exist.
+    ``addons`` is where in the image the modules are. ``read`` yields those of the named files below ``lib/modules/RELEASE`` that exist,
+    with their content, of which it accepts a number of bytes.
     """
 
     boot: BootImage
     config: str | None
     metadata: Mapping[str, str]
     addons: str
-    read: Callable[[Sequence[str]], dict[str, bytes]]
+    read: Callable[[Sequence[str], int], Iterator[tuple[str, bytes]]]
 
 
-def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratch: Path, into: Path) -> None:
+def unpack_kernel(plain: Sequence[Path], digest: str, manifest: Mapping[str, Any], scratch: Path, into: Path) -> None:
     """Make ``vmlinux``, ``modules/*.ko`` and ``kernel.json`` in the directory ``into``.
 
-    :param layout: an OCI layout that holds the image's layers.
+    :param plain: the image's layers, the lowest first, as :mod:`layers` merges them.
     :param digest: of ``manifest``, the parsed image manifest.
     :param scratch: an empty directory for the intermediate files.
     :raises RingfenceError: saying what the image lacks, or what in it is damaged or not usable for zones.
@@ -70,8 +78,6 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
     number = (manifest.get("annotations") or {}).get(FORMAT, "1")
     if number != "1":
         raise RingfenceError(f"its layout has the number {number!r} ({FORMAT}); known is '1'")
-    blobs = [layout / oci_layout.blob(layer["digest"]) for layer in manifest["layers"]]
-    plain = [layers.uncompressed(blob, scratch / f"layer-{number}", _MAX_SIZE) for number, blob in enumerate(blobs)]
     with layers.merged(plain) as root:
         parts = _take_apart(root, scratch)
         modes = boot_image.require_modes(parts.boot)
@@ -92,10 +98,12 @@ def unpack_kernel(layout: Path, digest: str, manifest: Mapping[str, Any], scratc
 
 
 def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
-    contents = {name: layers.read_file(root, name, _MAX_SIZE) for name in (IMAGE, CONFIG, METADATA)}
+    limits = {IMAGE: _MAX_IMAGE, CONFIG: _MAX_CONFIG, METADATA: _MAX_METADATA}
+    contents = {name: layers.read_file(root, name, limit) for name, limit in limits.items()}
     held = {name: content for name, content in contents.items() if content is not None}
     if len(held) == len(contents):
-        return _from_kernel(held, layers.read_file(root, ADDONS, _MAX_SIZE), scratch)
+        squashfs = scratch / "addons.squashfs"
+        return _from_kernel(held, squashfs if layers.copy_file(root, ADDONS, squashfs) else None, scratch / "addons")
     vmlinuz = None if held else _find_vmlinuz(layers.names(root, BOOT))
     if vmlinuz:
         return _from_boot(root, vmlinuz)
@@ -103,33 +111,38 @@ def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
     raise RingfenceError(f"it is no kernel image: it does not hold {missing}, nor {BOOT}/vmlinuz or {BOOT}/vmlinux in their place")
 
 
-def _from_kernel(held: Mapping[str, bytes], addons: bytes | None, scratch: Path) -> _Parts:
+def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path) -> _Parts:
     metadata = _parse_metadata(held[METADATA].decode("utf-8", "replace"))
     config = decompress(held[CONFIG])
+    text = _config_text(config)
     boot = boot_image.unpack(held[IMAGE])
     _check_metadata(metadata, boot.release, config)
-    squashfs, unpacked = scratch / "addons.squashfs", scratch / "addons"
-    if addons is not None:
-        squashfs.write_bytes(addons)
 
-    def read(names: Sequence[str]) -> dict[str, bytes]:
-        if not squashfs.is_file():
-            return {}
+    def read(names: Sequence[str], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+        if addons is None:
+            return
         # Only these: a Debian kernel has four thousand modules.
         wanted = [f"modules/{name}" for name in names]
-        run(["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-dest", str(unpacked), str(squashfs), *wanted])
-        paths = {name: unpacked / "modules" / name for name in names}
-        return {name: path.read_bytes() for name, path in paths.items() if path.is_file() and not path.is_symlink()}
+        run(["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-no-wildcards", "-dest", str(unpacked), str(addons), *wanted])
+        modules = unpacked.resolve() / "modules"
+        for name in names:
+            path = modules / name
+            # Names are the image's: none may lead out, by itself or by a link.
+            if path.is_file() and path.resolve().is_relative_to(modules):
+                size = path.stat().st_size
+                if size > max_bytes:
+                    raise RingfenceError(f"{ADDONS}: modules/{name} has {size} bytes; at most {max_bytes} are accepted")
+                yield name, path.read_bytes()
 
-    return _Parts(boot, config.decode("utf-8", "replace"), metadata, ADDONS, read)
+    return _Parts(boot, text, metadata, ADDONS, read)
 
 
 def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
-    image = layers.read_file(root, f"{BOOT}/{vmlinuz}", _MAX_SIZE)
+    image = layers.read_file(root, f"{BOOT}/{vmlinuz}", _MAX_IMAGE)
     if image is None:
         raise RingfenceError(f"{BOOT}/{vmlinuz} is not a file, nor a link to one in the image")
     boot = boot_image.unpack(image)
-    config = layers.read_file(root, f"{BOOT}/config-{boot.release}", _MAX_SIZE) or boot_image.configuration(boot)
+    config = layers.read_file(root, f"{BOOT}/config-{boot.release}", _MAX_CONFIG) or boot_image.configuration(boot)
     releases = layers.names(root, MODULES)
     if releases and boot.release not in releases:
         raise RingfenceError(
@@ -137,11 +150,19 @@ def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
         )
     addons = f"{MODULES}/{boot.release}"
 
-    def read(names: Sequence[str]) -> dict[str, bytes]:
-        contents = {name: layers.read_file(root, f"{addons}/{name}", _MAX_SIZE) for name in names}
-        return {name: content for name, content in contents.items() if content is not None}
+    def read(names: Sequence[str], max_bytes: int) -> Iterator[tuple[str, bytes]]:
+        for name in names:
+            content = layers.read_file(root, f"{addons}/{name}", max_bytes)
+            if content is not None:
+                yield name, content
 
-    return _Parts(boot, None if config is None else config.decode("utf-8", "replace"), {}, addons, read)
+    return _Parts(boot, None if config is None else _config_text(config), {}, addons, read)
+
+
+def _config_text(config: bytes) -> str:
+    if len(config) > _MAX_CONFIG:
+        raise RingfenceError(f"its configuration has {len(config)} bytes; at most {_MAX_CONFIG} are accepted")
+    return config.decode("utf-8", "replace")
 
 
 def _find_vmlinuz(names: Sequence[str]) -> str | None:
@@ -176,15 +197,21 @@ def _check_metadata(metadata: Mapping[str, str], release: str, config: bytes) ->
 def _unpack_modules(parts: _Parts, into: Path) -> dict[str, list[str]]:
     """The modules that a zone may need, decompressed, below ``into``; by need their file names in load order."""
     indexes = ("modules.dep", "modules.softdep", "modules.alias")
-    held = parts.read(indexes)
+    held = dict(parts.read(indexes, _MAX_INDEX))
     needed = zone_modules(ModuleIndex.parse(*(held.get(name, b"").decode("utf-8", "replace") for name in indexes)), parts.config)
     paths = sorted({path for order in needed.values() for path in order})
-    modules = parts.read(paths) if paths else {}
     into.mkdir()
-    for path in paths:
-        if path not in modules:
-            raise RingfenceError(f"{parts.addons} does not hold {_plain_name(path)}, which its modules.dep lists; package it again")
-        (into / _plain_name(path)).write_bytes(_plain_module(parts, path, modules[path]))
+    absent, left = set(paths), _MAX_MODULES
+    for path, content in parts.read(paths, _MAX_MODULES) if paths else ():
+        module = _plain_module(parts, path, content)
+        left -= len(module)
+        if left < 0:
+            raise RingfenceError(f"the modules that a zone needs have more than {_MAX_MODULES} bytes; use a kernel with smaller ones")
+        (into / _plain_name(path)).write_bytes(module)
+        absent.remove(path)
+    if absent:
+        names = ", ".join(sorted(map(_plain_name, absent)))
+        raise RingfenceError(f"{parts.addons} does not hold {names}, which its modules.dep lists; package it again")
     return {name: [_plain_name(path) for path in order] for name, order in needed.items()}
 
 

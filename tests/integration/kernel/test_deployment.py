@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import errno
 import json
 import shutil
 import subprocess
+from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import pytest
 import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, DeploymentFailed, Policy, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, default, deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, REQUIRED
@@ -254,6 +258,10 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "addons without a listed module": ({"without": ("overlay.ko",)}, "does not hold overlay.ko"),
     "metadata of another release": ({"metadata": "KERNEL_UNAME_R=6.1.0-other\n"}, "says release 6.1.0-other, but the kernel is"),
     "configuration of another kernel": ({"metadata": "KERNEL_CONFIG=sha256:0\n"}, "but kernel/metadata says sha256:0"),
+    "large metadata": ({"metadata": "x" * (64 << 10)}, "entry 'kernel/metadata': has 65622 bytes; at most 65536 are accepted"),
+    "large configuration": ({"config": "\n" * (5 << 20)}, "its configuration has 5242880 bytes; at most 4194304 are accepted"),
+    "large index": ({"dep": "\n" * (9 << 20)}, "modules/modules.dep has 9437184 bytes; at most 8388608 are accepted"),
+    "large modules": ({"module": samples.module() + bytes(8 << 20)}, "the modules that a zone needs have more than 67108864 bytes"),
     "unknown layout": ({"annotations": {"dev.edera.kernel.format": "2"}}, "its layout has the number '2'"),
 }
 
@@ -278,8 +286,8 @@ def test_an_image_of_another_architecture_is_refused(store: Store, make_image: M
 
 def test_a_damaged_layer_is_refused(store: Store, make_image: MakeImage) -> None:
     image, _digest = make_image()
-    layers = Path(image.split(":")[1]) / "blobs" / "sha256"
-    largest = max(layers.iterdir(), key=lambda path: path.stat().st_size)
+    blobs = Path(image.split(":")[1]) / "blobs" / "sha256"
+    largest = max(blobs.iterdir(), key=lambda path: path.stat().st_size)
     content = bytearray(largest.read_bytes())
     content[len(content) // 2] ^= 1
     largest.write_bytes(content)
@@ -306,6 +314,58 @@ def test_a_truncated_layer_is_refused(store: Store, make_image: MakeImage, tmp_p
         converge(store, [Declared("stable", image)], check=False)
     assert _files(store) == before
     assert deployed(store)["stable"].release == "6.1.0-other"
+
+
+def test_a_module_is_never_taken_from_the_host(store: Store, make_image: MakeImage, tmp_path: Path) -> None:
+    module = tmp_path / "overlay.ko"
+    module.write_bytes(samples.module())
+    dep = samples.DEP.replace("kernel/fs/overlayfs/overlay.ko", str(module))
+    assert dep != samples.DEP
+    with pytest.raises(DeploymentFailed, match=r"does not hold overlay\.ko"):
+        converge(store, [Declared("stable", make_image(dep=dep)[0])], check=False)
+
+
+def test_a_full_disk_is_told(store: Store, make_image: MakeImage, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_arguments: object) -> Path:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(layers, "uncompressed", full)
+    with pytest.raises(
+        DeploymentFailed, match=r"kernel 'stable' \(oci:.*\): its files: the disk below .* is full; make room and run again"
+    ):
+        converge(store, [Declared("stable", make_image()[0])], check=False)
+    assert _files(store) == ["lock"]
+
+
+@pytest.mark.parametrize(
+    ("free", "message"),
+    [(1000, r"its image needs \d+ bytes below \S+, and 1000 bytes are free there"), (300_000, "unpacks to more than 150000 bytes")],
+    ids=["not even the layers fit", "bomb"],
+)
+def test_too_little_room(
+    store: Store, make_image: MakeImage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, free: int, message: str
+) -> None:
+    image = f"oci:{tmp_path}/packed:1"
+    options = ["--quiet", "--dest-compress-format", "gzip", "--dest-compress"]
+    subprocess.run(["skopeo", "copy", *options, make_image(image=bytes(1_000_000))[0], image], check=True)
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(0, 0, free))
+    with pytest.raises(DeploymentFailed, match=message):
+        converge(store, [Declared("stable", image)], check=False)
+    assert _files(store) == ["lock"]
+
+
+def test_a_layer_that_is_listed_many_times_takes_room_once(store: Store, make_image: MakeImage, tmp_path: Path) -> None:
+    image = f"oci:{tmp_path}/packed:1"
+    options = ["--quiet", "--dest-compress-format", "gzip", "--dest-compress"]
+    subprocess.run(["skopeo", "copy", *options, make_image()[0], image], check=True)
+    resolved = registry.resolve(image)
+    repeated = {**resolved.manifest, "layers": resolved.manifest["layers"] * 100}
+    layer = str(resolved.manifest["layers"][0]["digest"]).removeprefix("sha256:")
+    with store.workspace() as workspace:
+        plain = build.fetch_layers("its image", dataclasses.replace(resolved, manifest=repeated), workspace)
+        assert plain == [workspace / layer] * 100
+        assert [path.name for path in workspace.rglob(layer)] == [layer]
 
 
 def test_names_change_only_when_all_kernels_are_there(store: Store, make_image: MakeImage) -> None:
