@@ -16,13 +16,13 @@ import json
 import os
 import platform
 import re
-import tarfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
+from ansible_collections.ringfence.zones.plugins.module_utils.image import layers
 from ansible_collections.ringfence.zones.plugins.module_utils.image.oci_layout import TAG, blob, oci_architecture
 from ansible_collections.ringfence.zones.plugins.module_utils.image.references import (
     DIGEST,
@@ -273,20 +273,24 @@ def _layout_reader(reference: Reference, layout: Reference) -> Callable[[str], b
             return handle.read(_MAX_DOCUMENT + 1)
 
     def from_archive(name: str) -> bytes:
-        with tarfile.open(layout.name) as archive:
-            for member in archive:
-                if member.name.removeprefix("./") == name:
-                    content = archive.extractfile(member)
-                    return content.read(_MAX_DOCUMENT + 1) if content else b""
-        raise FileNotFoundError(f"{name} is not in the archive")
+        # As a layer: tarfile has no bounds, and loops on negative sizes.
+        with layers.merged([Path(layout.name)]) as root:
+            content = layers.read_file(root, name, _MAX_DOCUMENT)
+        if content is None:
+            raise FileNotFoundError(f"{name} is not in the archive")
+        return content
 
     read = from_directory if layout.transport == "oci" else from_archive
 
     def checked(name: str) -> bytes:
         try:
             return read(name)
-        except (OSError, tarfile.TarError) as error:
+        except OSError as error:
             raise ImageNotFound(f"image {reference}: {name} cannot be read from {layout.name}: {error}") from error
+        except layers.LayerError as error:
+            raise ImageError(
+                f"image {reference}: {layout.name} is no archive of an image layout, which is a tar file that is not compressed: {error}"
+            ) from error
 
     return checked
 

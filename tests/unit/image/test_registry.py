@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
+import tarfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -158,6 +160,40 @@ def test_archive(tmp_path: Path) -> None:
     digest = layout(tmp_path / "layout")
     archive = shutil.make_archive(str(tmp_path / "image"), "tar", tmp_path / "layout")
     assert registry.resolve(f"oci-archive:{archive}:1", "amd64").digest == digest
+
+
+NO_ARCHIVES: dict[str, tuple[Callable[[bytes], bytes], type[references.ImageError], str]] = {
+    "negative size": (
+        lambda archive: header(b"\xff" * 12) + archive,
+        references.ImageError,
+        r"is no archive of an image layout.*the number",
+    ),
+    "compressed": (gzip.compress, references.ImageError, "is no archive of an image layout, which is a tar file that is not compressed"),
+    "cut": (lambda archive: archive[:1500], references.ImageError, "is no archive of an image layout.*ends in the middle"),
+    "large index": (lambda archive: archive[:0] + document("index.json", 5_000_000), references.ImageError, "at most 4194304 are accepted"),
+    "nothing": (lambda archive: archive[:0], registry.ImageNotFound, "index.json is not in the archive"),
+}
+
+
+def header(size: bytes, name: str = "a") -> bytes:
+    block = bytearray(tarfile.TarInfo(name).tobuf(tarfile.USTAR_FORMAT))
+    block[124:136], block[148:156] = size, b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def document(name: str, size: int) -> bytes:
+    return header(b"%011o\0" % size, name) + bytes(size + -size % 512)
+
+
+@pytest.mark.parametrize("case", NO_ARCHIVES)
+def test_what_is_no_archive_of_a_layout_is_told(case: str, tmp_path: Path) -> None:
+    layout(tmp_path / "layout")
+    archive = Path(shutil.make_archive(str(tmp_path / "image"), "tar", tmp_path / "layout"))
+    change, kind, message = NO_ARCHIVES[case]
+    archive.write_bytes(change(archive.read_bytes()))
+    with pytest.raises(kind, match=message):
+        registry.resolve(f"oci-archive:{archive}:1", "amd64")
 
 
 def test_index(tmp_path: Path) -> None:
