@@ -79,12 +79,12 @@ class Store:
             build(building)
             for path in (*building.rglob("*"), building):
                 if not path.is_symlink():
-                    _sync(path)
+                    sync(path)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if target.is_dir():
                 os.rename(target, workspace / "damaged")  # A run that is killed here leaves nothing to use, and the next makes it anew.
             os.rename(building, target)
-            _sync(target.parent)
+            sync(target.parent)
         return target
 
 
@@ -119,10 +119,11 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-    _sync(path.parent)
+    sync(path.parent)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have a file, or which names a directory holds, survive a power cut from now on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -20,7 +20,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisi
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id, os_release, xl_info
-from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import sync, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
 
 _GRUB_CFG = Path("/boot/grub/grub.cfg")
@@ -82,17 +82,23 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     """
     running = _running()
     marker = _read_marker()
+    ended = bool(marker) and _xen_is_default()
+    if ended:
+        # A run was killed, or the power was cut, between the two last steps of confirm().
+        marker = {}
+        if not check:
+            _disarm()
     if marker and not running.in_xen and marker["boot"] != boot_id():
         if not check:
             _disarm()
         raise RingfenceError(_fallback_report(marker))
     pending = decisions.reasons_to_reboot(running, options)
     if pending and _xen_is_trusted() and not reboot:
-        return Outcome(pending=pending)
+        return Outcome(changed=ended, pending=pending)
     files = decisions.host_files(options, running.linux)
     changes = host_files.outdated(files)
     update = decisions.GRUB_FILE in changes or not decisions.entry_is_current(_entries(), options, running.linux)
-    outcome = Outcome(changes=changes, changed=bool(changes) or update, pending=pending)
+    outcome = Outcome(changes=changes, changed=bool(changes) or update or ended, pending=pending)
     if check:
         outcome.changed |= bool(pending) and reboot
         return outcome
@@ -159,12 +165,15 @@ def _arm_trial(options: decisions.Options) -> None:
     _TIMER_LINK.parent.mkdir(parents=True, exist_ok=True)
     if not _TIMER_LINK.is_symlink():
         _TIMER_LINK.symlink_to(f"../{decisions.TRIAL_TIMER}")
+    sync(_TIMER_LINK.parent)  # No trial without its deadline, also after a power cut.
     run(["grub-reboot", str(entries.xen)])
 
 
 def _disarm() -> None:
-    _TIMER_LINK.unlink(missing_ok=True)
-    _MARKER.unlink(missing_ok=True)
+    for path in (_TIMER_LINK, _MARKER):
+        if os.path.lexists(path):
+            path.unlink()
+            sync(path.parent)
 
 
 def _default_to_linux() -> None:

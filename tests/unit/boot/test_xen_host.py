@@ -215,6 +215,42 @@ def test_a_trial_whose_play_was_killed_is_confirmed_by_the_next(world: World) ->
     assert (outcome.armed, outcome.unconfirmed) == (False, True)
 
 
+@pytest.mark.parametrize("in_xen", [True, False])
+@pytest.mark.parametrize("declared", [OPTIONS, OTHER_OPTIONS])
+def test_a_trial_that_outlived_its_confirmation_is_ended_by_the_next_run(
+    world: World, monkeypatch: pytest.MonkeyPatch, in_xen: bool, declared: decisions.Options
+) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.boot_xen(OPTIONS)
+    with monkeypatch.context() as killed:
+        killed.setattr(xen_host, "_disarm", lambda: None)
+        xen_host.confirm(OPTIONS)
+    (world.root / "boot_id").write_text("second\n")
+    world.in_xen = in_xen
+    assert xen_host.arm(declared, reboot=False, check=True).changed
+    assert (world.root / "etc/trial.json").exists()
+    assert xen_host.arm(declared, reboot=False, check=False).changed
+    assert not (world.root / "etc/trial.json").exists()
+    assert not (world.root / "wants/trial.timer").is_symlink()
+    assert world.saved == XEN
+    assert not xen_host.arm(declared, reboot=False, check=False).changed
+
+
+def test_the_deadline_is_on_disk_before_the_trial_and_gone_with_it(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def sync(path: Path) -> None:
+        names = [
+            name for name in ("etc/trial.json", "wants/trial.timer") if (world.root / name).is_symlink() or (world.root / name).exists()
+        ]
+        world.commands.append(["sync", path.name, *names])
+
+    monkeypatch.setattr(xen_host, "sync", sync)
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    assert world.commands[-2:] == [["sync", "wants", "etc/trial.json", "wants/trial.timer"], ["grub-reboot", XEN]]
+    world.boot_xen(OPTIONS)
+    xen_host.confirm(OPTIONS)
+    assert world.commands[-2:] == [["sync", "wants", "etc/trial.json"], ["sync", "etc"]]
+
+
 @pytest.mark.parametrize("reboot", [True, False])
 def test_a_trial_that_failed_after_its_play_is_told_of_before_there_is_another(world: World, reboot: bool) -> None:
     xen_host.arm(OPTIONS, reboot=True, check=False)
