@@ -76,6 +76,7 @@ class Machine:
     grub: bool
     grub_file_system: str
     grub_device_plain: bool
+    grub_submenus: bool
     secure_boot: bool
     dom0_kernel: bool
 
@@ -151,6 +152,11 @@ def preflight(machine: Machine, options: Options) -> list[str]:
         problems.append(
             f"/boot/grub is on {machine.grub_file_system}{'' if machine.grub_device_plain else ' above LVM, RAID or LUKS'}: GRUB cannot"
             " write there, and a Xen that does not boot would be tried for ever; put /boot on a plain partition with ext4, xfs or vfat"
+        )
+    if not machine.grub_submenus:
+        problems.append(
+            "GRUB_DISABLE_SUBMENU is set in /etc/default/grub or /etc/default/grub.d: GRUB then has no entries for the newest Linux and the"
+            " newest Xen, between which the default is chosen; remove the setting"
         )
     if machine.secure_boot:
         problems.append("Secure Boot is on: Debian's GRUB then does not start Xen; switch it off in the firmware")
@@ -331,6 +337,12 @@ def parse_environment(block: bytes) -> dict[str, str]:
     """The variables of a grubenv file."""
     lines = block.decode("utf-8", "replace").splitlines()
     return dict(line.split("=", 1) for line in lines if "=" in line and not line.startswith("#"))
+
+
+def has_submenus(grub_defaults: str) -> bool:
+    """Whether update-grub makes submenus, and before them the entries that :func:`parse_entries` finds, by the text of its settings."""
+    values = re.findall(r"""^\s*(?:export\s+)?GRUB_DISABLE_SUBMENU=["']?(\w*)""", grub_defaults, re.MULTILINE)
+    return not values or values[-1] not in ("true", "yes", "y")
 
 
 def entry_is_current(entries: Entries, options: Options, linux_command_line: str) -> bool:

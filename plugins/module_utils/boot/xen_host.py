@@ -25,6 +25,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor im
 
 _GRUB_CFG = Path("/boot/grub/grub.cfg")
 _GRUB_ENVIRONMENT = Path("/boot/grub/grubenv")
+_GRUB_DEFAULTS = Path("/etc/default/grub")
+_BLOCK_DEVICES = Path("/sys/dev/block")
 _MARKER = Path(decisions.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
@@ -288,7 +290,8 @@ def _observe_machine() -> decisions.Machine:
         xen_installed=any(Path("/boot").glob("xen-*")),
         grub=_GRUB_CFG.exists() and all(_installed(program) for program in ("update-grub", "grub-reboot", "grub-set-default")),
         grub_file_system=file_system,
-        grub_device_plain=not any((Path("/sys/dev/block") / device / kind).exists() for kind in ("dm", "md")),
+        grub_device_plain=_is_plain(device),
+        grub_submenus=decisions.has_submenus(_grub_defaults()),
         secure_boot=_SECURE_BOOT.exists() and _SECURE_BOOT.read_bytes()[-1:] == b"\x01",
         dom0_kernel=booted_into_xen() or _kernel_has("CONFIG_XEN_DOM0=y"),
     )
@@ -311,6 +314,19 @@ def _mount_of(path: Path) -> tuple[str, str]:
         if inside and len(mount_point) >= len(best[0]):
             best = (mount_point, fields[fields.index("-") + 1], device)
     return best[1], best[2]
+
+
+def _is_plain(device: str) -> bool:
+    """Whether a block device, major:minor, is a disk or a partition of one, not of what LVM, LUKS or md make."""
+    directory = (_BLOCK_DEVICES / device).resolve()
+    disk = directory.parent if (directory / "partition").exists() else directory
+    return not any((disk / kind).exists() for kind in ("dm", "md"))
+
+
+def _grub_defaults() -> str:
+    """The settings of update-grub, in its order."""
+    paths = [_GRUB_DEFAULTS, *sorted(Path(f"{_GRUB_DEFAULTS}.d").glob("*.cfg"))]
+    return "\n".join(path.read_text(encoding="utf-8", errors="replace") for path in paths if path.is_file())
 
 
 def _installed(program: str) -> bool:

@@ -26,6 +26,7 @@ MACHINE = decisions.Machine(
     grub=True,
     grub_file_system="ext4",
     grub_device_plain=True,
+    grub_submenus=True,
     secure_boot=False,
     dom0_kernel=True,
 )
@@ -76,6 +77,7 @@ def test_a_fit_machine_has_no_problem() -> None:
         ({"grub": False}, "no GRUB"),
         ({"grub_file_system": "btrfs"}, "/boot/grub is on btrfs: GRUB cannot write"),
         ({"grub_device_plain": False}, "ext4 above LVM"),
+        ({"grub_submenus": False}, "GRUB_DISABLE_SUBMENU"),
         ({"secure_boot": True}, "Secure Boot"),
         ({"dom0_kernel": False}, "CONFIG_XEN_DOM0"),
     ],
@@ -155,6 +157,21 @@ def test_an_entry_without_our_options_or_with_others_is_not_current() -> None:
 def test_grubs_environment_is_read() -> None:
     block = b"# GRUB Environment Block\n# WARNING: a=b\nsaved_entry=gnulinux-simple-1234\nnext_entry=\n" + b"#" * 900
     assert decisions.parse_environment(block) == {"saved_entry": "gnulinux-simple-1234", "next_entry": ""}
+
+
+@pytest.mark.parametrize(
+    ("settings", "submenus"),
+    [
+        ("GRUB_DEFAULT=0\n#GRUB_DISABLE_SUBMENU=y\n", True),
+        ("GRUB_DEFAULT=0\nGRUB_DISABLE_SUBMENU=y\n", False),
+        ('GRUB_DISABLE_SUBMENU="true"\n', False),
+        ("export GRUB_DISABLE_SUBMENU='yes' # one list\n", False),
+        ("GRUB_DISABLE_SUBMENU=y\nGRUB_DISABLE_SUBMENU=\n", True),
+        ("GRUB_DISABLE_SUBMENU=false\n", True),
+    ],
+)
+def test_grubs_last_setting_of_submenus_is_the_one(settings: str, submenus: bool) -> None:
+    assert decisions.has_submenus(settings) == submenus
 
 
 def test_plain_linux_is_a_reason_to_reboot() -> None:

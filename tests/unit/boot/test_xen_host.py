@@ -42,7 +42,7 @@ class World:
     libvirt: bool = True
     default_route: bool = True
     machine: decisions.Machine = field(
-        default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, False, True)
+        default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True)
     )
     commands: list[list[str]] = field(default_factory=list)
     outdated: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -299,3 +299,24 @@ def test_a_dom0_that_was_not_confirmed_in_time_is_told_with_its_last_errors(worl
     with pytest.raises(RingfenceError, match=r"not confirmed within 300 s \(boot bbb\).*Failed to start networking \| Timed out"):
         xen_host.confirm(OPTIONS)
     assert "_BOOT_ID=bbb" in world.commands[-1]
+
+
+@pytest.mark.parametrize(
+    ("device", "plain"), [("sda", True), ("sda/sda1", True), ("md0", False), ("md0/md0p1", False), ("dm-0", False), ("none", True)]
+)
+def test_a_partition_is_as_plain_as_its_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, device: str, plain: bool) -> None:
+    for name in ("sda/sda1/partition", "md0/md", "md0/md0p1/partition", "dm-0/dm"):
+        (tmp_path / "devices" / name).mkdir(parents=True)
+    (tmp_path / "block").mkdir()
+    (tmp_path / "block/8:1").symlink_to(f"../devices/{device}")
+    monkeypatch.setattr(xen_host, "_BLOCK_DEVICES", tmp_path / "block")
+    assert xen_host._is_plain("8:1") == plain
+
+
+def test_grubs_settings_are_read_in_its_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(xen_host, "_GRUB_DEFAULTS", tmp_path / "grub")
+    assert xen_host._grub_defaults() == ""
+    (tmp_path / "grub.d").mkdir()
+    for name in ("grub.d/b.cfg", "grub.d/a.cfg", "grub.d/a.cfg.old", "grub"):
+        (tmp_path / name).write_text(name)
+    assert xen_host._grub_defaults() == "grub\ngrub.d/a.cfg\ngrub.d/b.cfg"
