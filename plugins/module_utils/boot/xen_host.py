@@ -60,8 +60,8 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
     problems = decisions.preflight(machine, options)
     if problems:
         raise InvalidDeclaration(problems)
-    files = decisions.host_files(options, _running().linux)
     trusted = _xen_is_trusted()
+    files = decisions.host_files(options, _running().linux if trusted else _trial_linux())
     if trusted:
         # A changed boot configuration waits for a trial of its own.
         files = [file for file in files if file.path != decisions.GRUB_FILE]
@@ -97,9 +97,10 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     pending = decisions.reasons_to_reboot(running, options)
     if pending and _xen_is_trusted() and not reboot:
         return Outcome(changed=ended, pending=pending)
-    files = decisions.host_files(options, running.linux)
+    linux = _trial_linux() if pending else running.linux
+    files = decisions.host_files(options, linux)
     changes = host_files.outdated(files)
-    update = decisions.GRUB_FILE in changes or not decisions.entry_is_current(_entries(), options, running.linux)
+    update = decisions.GRUB_FILE in changes or not decisions.entry_is_current(_entries(), options, linux)
     outcome = Outcome(changes=changes, changed=bool(changes) or update or ended, pending=pending)
     if check:
         outcome.changed |= bool(pending) and reboot
@@ -109,7 +110,12 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     host_files.write(files)
     if update:
         run(["update-grub"])
-        if not decisions.entry_is_current(_entries(), options, running.linux):
+        if pending and decisions.host_files(options, _trial_linux()) != files:
+            # It was the first to see a serial console in the operator's /etc/default/grub.
+            linux = _trial_linux()
+            host_files.write(decisions.host_files(options, linux))
+            run(["update-grub"])
+        if not decisions.entry_is_current(_entries(), options, linux):
             raise RingfenceError(
                 f"update-grub made no entry in {_GRUB_CFG} that boots Xen as declared; look for settings of GRUB_CMDLINE_XEN and"
                 f" GRUB_CMDLINE_LINUX_XEN_REPLACE in /etc/default/grub.d that sort after {decisions.GRUB_FILE}, and remove them"
@@ -237,6 +243,11 @@ def _running() -> decisions.Running:
         xen=xl_info().get("xen_commandline", "") if in_xen else "",
         linux=Path("/proc/cmdline").read_text(encoding="utf-8").strip(),
     )
+
+
+def _trial_linux() -> str:
+    """The command line that dom0's kernel gets from GRUB on trial; that of this boot, if there is no entry for it yet."""
+    return _entries().dom0_command_line or _running().linux
 
 
 def _entries() -> decisions.Entries:

@@ -21,12 +21,12 @@ LINUX_ENTRY = "menuentry 'Debian' $menuentry_id_option 'gnulinux-simple-1' {\n\t
 LINUX, XEN = "gnulinux-simple-1", "xen-gnulinux-simple-1"
 
 
-def xen_entry(options: decisions.Options) -> str:
-    """GRUB's entry for Xen as update-grub writes it."""
+def xen_entry(options: decisions.Options, xen_for: str = "quiet", linux: str = "quiet") -> str:
+    """GRUB's entry for Xen as update-grub writes it, with arguments of Xen that were made for one command line of Linux."""
     return (
         f"menuentry 'Debian, with Xen' $menuentry_id_option '{XEN}' {{\n"
-        f"\tmultiboot2\t/boot/xen.gz placeholder {' '.join(decisions.xen_arguments(options, 'quiet'))}\n"
-        f"\tmodule2\t/boot/vmlinuz-6 placeholder {' '.join(decisions.dom0_arguments())}\n"
+        f"\tmultiboot2\t/boot/xen.gz placeholder {' '.join(decisions.xen_arguments(options, xen_for))}\n"
+        f"\tmodule2\t/boot/vmlinuz-6 placeholder {linux} {' '.join(decisions.dom0_arguments())}\n"
         "}\n"
     )
 
@@ -213,6 +213,32 @@ def test_a_trial_whose_play_was_killed_is_confirmed_by_the_next(world: World) ->
     world.boot_xen(OPTIONS)
     outcome = xen_host.arm(OPTIONS, reboot=True, check=False)
     assert (outcome.armed, outcome.unconfirmed) == (False, True)
+
+
+@pytest.mark.parametrize("seen", [True, False])
+def test_a_serial_console_that_linux_gets_with_the_trial_is_xens(world: World, monkeypatch: pytest.MonkeyPatch, seen: bool) -> None:
+    """Once update-grub has seen it when Xen's packages were installed, once only the one of this run does."""
+    serial = "quiet console=ttyS0,115200"
+    written = [decisions.host_files(OPTIONS, "quiet")]
+
+    def run(argv: Sequence[str], **options: object) -> bytes:
+        if argv == ["update-grub"]:
+            xen_for = next(line for line in (serial, "quiet") if decisions.host_files(OPTIONS, line) == written[-1])
+            (world.root / "grub.cfg").write_text(LINUX_ENTRY + xen_entry(OPTIONS, xen_for, serial))
+            return b""
+        return world.run(argv, **options)
+
+    monkeypatch.setattr(xen_host, "run", run)
+    monkeypatch.setattr(host_files, "write", lambda files: written.append(list(files)))
+    if seen:
+        run(["update-grub"])
+    xen_host.prepare(OPTIONS, check=False)
+    assert xen_host.arm(OPTIONS, reboot=True, check=False).armed
+    entries = xen_host._entries()
+    assert "com1=115200,8n1" in entries.xen_command_line
+    world.in_xen = True
+    monkeypatch.setattr(xen_host, "_running", lambda: decisions.Running(True, entries.xen_command_line, entries.dom0_command_line))
+    assert xen_host.confirm(OPTIONS).changed
 
 
 @pytest.mark.parametrize("in_xen", [True, False])
