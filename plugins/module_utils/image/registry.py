@@ -36,6 +36,7 @@ _INSPECT_TIMEOUT = 180.0
 _COPY_TIMEOUT = 4 * 3600.0
 _MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
+_MAX_DEPTH = 100
 
 
 class ImageNotFound(ImageError):
@@ -178,10 +179,10 @@ def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
 
 def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
     read = _layout_reader(reference, reference)
-    index = _parse_document(reference, read("index.json"))
-    found = [entry for entry in index.get("manifests", []) if reference.tag in (None, _tag_of(entry))]
+    entries = _entries(reference, _parse_document(reference, read("index.json")))
+    found = [entry for entry in entries if reference.tag in (None, _tag_of(entry))]
     if len(found) != 1:
-        tags = ", ".join(_tag_of(entry) or "(untagged)" for entry in index.get("manifests", []))
+        tags = ", ".join(str(_tag_of(entry) or "(untagged)") for entry in entries)
         raise ImageNotFound(f"image {reference}: {len(found)} images there match; name one of the tags: {tags or '(there are none)'}")
 
     return _resolve_blobs(reference, str(found[0].get("digest")), read, architecture)
@@ -214,25 +215,58 @@ def _resolved(
 ) -> Resolved:
     _verify(reference, "manifest", digest, raw)
     manifest = _parse_document(reference, raw)
-    config_digest = (manifest.get("config") or {}).get("digest")
-    if not isinstance(config_digest, str) or not isinstance(manifest.get("layers"), list):
+    if not isinstance(manifest.get("config"), dict) or not isinstance(manifest.get("layers"), list):
         raise ImageError(
             f"image {reference}: manifest {digest} has the media type {manifest.get('mediaType', '(none)')}; "
             "accepted: OCI image manifests and Docker's schema 2"
         )
+    _check_descriptors(reference, manifest)
+    config_digest = manifest["config"]["digest"]
     raw_config = read_config(config_digest)
     _verify(reference, "configuration", config_digest, raw_config)
     config = _parse_document(reference, raw_config)
+    for where, key in ((manifest, "annotations"), (config, "config")):
+        if not isinstance(where.get(key) or {}, dict):
+            raise ImageError(f"image {reference}: {key} of its manifest or configuration is {where[key]!r:.200}; accepted: an object")
     found = f"{config.get('os', 'linux')}/{oci_architecture(str(config.get('architecture', architecture)))}"
     if found != f"linux/{architecture}":
         raise WrongArchitecture(f"image {reference} is for {found}; this host needs linux/{architecture}")
     return Resolved(reference, digest, named_digest, architecture, manifest, config, len(raw))
 
 
+def _check_descriptors(reference: Reference, manifest: dict[str, Any]) -> None:
+    """Check what a manifest says of its configuration and its layers.
+
+    :raises ImageError: if that is not what the specification says, or a layer is elsewhere.
+    """
+    for name, entry in (("configuration", manifest["config"]), *((f"layer {n}", entry) for n, entry in enumerate(manifest["layers"], 1))):
+        digest, size = (entry.get("digest"), entry.get("size")) if isinstance(entry, dict) else (None, None)
+        if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
+            raise ImageError(f"image {reference}: the digest of its {name} is {digest!r:.100}; accepted: sha256: and 64 hexadecimal digits")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ImageError(f"image {reference}: the size of its {name} is {size!r:.100}; accepted: a number of bytes")
+        # skopeo does not copy such a layer into a layout.
+        if entry.get("urls"):
+            raise ImageError(
+                f"image {reference}: its {name}, {digest}, is not distributed with it, but from other addresses (urls); "
+                "use an image that has all of its layers"
+            )
+
+
+def _entries(reference: Reference, index: dict[str, Any]) -> list[dict[str, Any]]:
+    """The entries of an index, which are objects, as are their platforms and annotations."""
+    entries = index.get("manifests") or []
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and all(isinstance(entry.get(key) or {}, dict) for key in ("platform", "annotations")) for entry in entries
+    ):
+        raise ImageError(f"image {reference}: its index is damaged: manifests is not a list of objects with objects in them")
+    return entries
+
+
 def _choose(reference: Reference, index: dict[str, Any], architecture: str) -> str:
     """The digest of the image manifest for ``architecture`` in an index."""
     offered = []
-    for entry in index["manifests"]:
+    for entry in _entries(reference, index):
         where = entry.get("platform") or {}
         name = f"{where.get('os')}/{oci_architecture(str(where.get('architecture')))}"
         if name == f"linux/{architecture}":
@@ -309,8 +343,14 @@ def _parse_document(reference: Reference, content: bytes) -> dict[str, Any]:
         raise ImageError(f"image {reference}: a manifest or configuration of more than {_MAX_DOCUMENT} bytes; that is not an image")
     try:
         document = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ImageError(f"image {reference}: its manifest or configuration is not JSON: {error}") from error
+    # What Python can read it may not be able to write, or to read again where less of its stack is left.
+    level = [document]
+    for _depth in range(_MAX_DEPTH):
+        level = [child for node in level for child in (node.values() if isinstance(node, dict) else node if isinstance(node, list) else ())]
+    if level:
+        raise ImageError(f"image {reference}: its manifest or configuration is nested in more than {_MAX_DEPTH} levels")
     if not isinstance(document, dict):
         raise ImageError(f"image {reference}: its manifest or configuration is not a JSON object")
     return document

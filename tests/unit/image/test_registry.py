@@ -247,6 +247,12 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[references.ImageError], str
     "path for a digest": (edit_index(digest="sha256:../../../etc/passwd"), registry.DigestMismatch, "is not a sha256 digest"),
     "no layout": (lambda directory: (directory / "index.json").unlink(), registry.ImageNotFound, "index.json cannot be read"),
     "index is no JSON": (overwrite_index(b"{"), references.ImageError, "is not JSON"),
+    "index is nested too deep for Python": (overwrite_index(b"[" * 100_000), references.ImageError, "is not JSON: maximum recursion"),
+    "index is nested too deep": (overwrite_index(b'{"a":' * 200 + b"1" + b"}" * 200), references.ImageError, "more than 100 levels"),
+    "index of numbers": (overwrite_index(b'{"manifests": [1]}'), references.ImageError, "its index is damaged: manifests is not a list"),
+    "index of nothing": (overwrite_index(b'{"manifests": null}'), registry.ImageNotFound, "there are none"),
+    "platform is a list": (edit_index(platform=[1]), references.ImageError, "its index is damaged"),
+    "annotations are a text": (edit_index(annotations="x"), references.ImageError, "its index is damaged"),
     "index is a list": (overwrite_index(b"[]"), references.ImageError, "not a JSON object"),
     "huge index": (
         overwrite_index(b" " * 5_000_000),
@@ -268,6 +274,58 @@ def test_broken_layout(case: str, tmp_path: Path) -> None:
     change(tmp_path / "layout")
     with pytest.raises(kind, match=message):
         registry.resolve(f"oci:{tmp_path}/layout:1", "amd64")
+
+
+DESCRIBED: dict[str, tuple[dict[str, Any], str]] = {
+    "no size": ({"layers": [{"digest": DIGEST}]}, "the size of its layer 1 is None; accepted: a number of bytes"),
+    "negative size": ({"layers": [{"digest": DIGEST, "size": -1}]}, "the size of its layer 1 is -1"),
+    "size in words": ({"layers": [{"digest": DIGEST, "size": 1}, {"digest": DIGEST, "size": "1"}]}, "the size of its layer 2 is '1'"),
+    "true size": ({"layers": [{"digest": DIGEST, "size": True}]}, "the size of its layer 1 is True"),
+    "no digest": ({"layers": [{"size": 1}]}, "the digest of its layer 1 is None; accepted: sha256:"),
+    "digest that leads out": ({"layers": [{"digest": "sha256:../x", "size": 1}]}, r"the digest of its layer 1 is 'sha256:\.\./x'"),
+    "layer that is no object": ({"layers": ["x"]}, "the digest of its layer 1 is None"),
+    "layer from elsewhere": (
+        {"layers": [{"digest": DIGEST, "size": 1, "urls": ["https://elsewhere.example/layer"]}]},
+        rf"its layer 1, {DIGEST}, is not distributed with it, but from other addresses \(urls\); use an image that has all",
+    ),
+    "configuration that is no object": ({"config": "x"}, "has the media type"),
+    "configuration without a size": ({"config": {"digest": DIGEST}}, "the size of its configuration is None"),
+    "layers that are no list": ({"layers": {}}, "has the media type"),
+    "annotations that are no object": (
+        {"annotations": ["x"]},
+        r"annotations of its manifest or configuration is \['x'\]; accepted: an object",
+    ),
+}
+
+
+def with_manifest(directory: Path, changes: dict[str, Any]) -> str:
+    """Put another manifest into a layout, and return the reference to it."""
+    blobs = directory / "blobs" / "sha256"
+    top = json.loads((directory / "index.json").read_bytes())
+    manifest = json.loads((blobs / top["manifests"][0]["digest"][7:]).read_bytes())
+    content = json.dumps({**manifest, **changes}).encode()
+    digest = registry._digest(content)
+    (blobs / digest[7:]).write_bytes(content)
+    edit_index(digest=digest)(directory)
+    return f"oci:{directory}:1"
+
+
+@pytest.mark.parametrize("case", DESCRIBED)
+def test_a_manifest_that_cannot_be_used_is_told(case: str, tmp_path: Path) -> None:
+    layout(tmp_path / "layout")
+    changes, message = DESCRIBED[case]
+    with pytest.raises(references.ImageError, match=message):
+        registry.resolve(with_manifest(tmp_path / "layout", changes), "amd64")
+
+
+def test_a_configuration_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    layout(tmp_path / "layout")
+    content = json.dumps({"architecture": "amd64", "os": "linux", "config": [1]}).encode()
+    digest = registry._digest(content)
+    (tmp_path / "layout/blobs/sha256" / digest[7:]).write_bytes(content)
+    reference = with_manifest(tmp_path / "layout", {"config": {"digest": digest, "size": len(content)}})
+    with pytest.raises(references.ImageError, match=r"config of its manifest or configuration is \[1\]; accepted: an object"):
+        registry.resolve(reference, "amd64")
 
 
 def test_image_of_another_architecture(tmp_path: Path) -> None:
