@@ -43,7 +43,7 @@ class ModuleIndex:
     def parse(cls, dep: str, softdep: str, alias: str) -> ModuleIndex:
         """Read ``modules.dep``, ``modules.softdep`` and ``modules.alias`` (see depmod.d(5) and modules.dep(5))."""
         dependencies = {}
-        for line in dep.splitlines():
+        for line in dep.replace("\0", "").splitlines():  # NUL is in no path, and no program takes it
             path, _colon, needed = line.partition(":")
             dependencies[path] = needed.split()
         soft: dict[str, list[str]] = defaultdict(list)
@@ -60,20 +60,18 @@ class ModuleIndex:
         """The paths to load for module ``name``, itself last; empty if there is no such module."""
         paths = {_module(path): path for path in self.dependencies}
         order: list[str] = []
-
-        def add(path: str) -> None:
-            if path in order:
-                return
-            for alias in self.soft.get(_module(path), []):
-                for answering in self.aliases.get(alias, [_name(alias)]):
-                    if answering in paths:
-                        add(paths[answering])
-            for needed in self.dependencies.get(path, []):
-                add(needed)
-            order.append(path)
-
-        if name in paths:
-            add(paths[name])
+        visited: set[str] = set()
+        pending = [(paths[name], False)] if name in paths else []
+        while pending:
+            path, complete = pending.pop()
+            if complete:
+                order.append(path)
+            elif path not in visited:
+                visited.add(path)
+                pending.append((path, True))
+                aliases = self.soft.get(_module(path), [])
+                soft = [paths[module] for alias in aliases for module in self.aliases.get(alias, [_name(alias)]) if module in paths]
+                pending += [(needed, False) for needed in reversed([*soft, *self.dependencies.get(path, [])])]
         return order
 
 
@@ -105,10 +103,11 @@ def zone_modules(index: ModuleIndex, config: str | None) -> dict[str, tuple[str,
 
 def _aliases(text: str) -> dict[str, list[str]]:
     """Plain aliases only. Modules bound to a processor feature are left out: on another processor they refuse to load."""
-    pairs = [line.split() for line in text.splitlines() if line.startswith("alias ")]
-    bound = {words[2] for words in pairs if words[1].startswith("cpu:")}
+    lines = [line.split() for line in text.splitlines()]
+    pairs = [(words[1], words[2]) for words in lines if len(words) == 3 and words[0] == "alias"]
+    bound = {module for alias, module in pairs if alias.startswith("cpu:")}
     aliases: dict[str, list[str]] = defaultdict(list)
-    for _alias, alias, module in pairs:
+    for alias, module in pairs:
         if module not in bound:
             aliases[alias].append(_name(module))
     return dict(aliases)

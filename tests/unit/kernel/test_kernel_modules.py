@@ -31,6 +31,21 @@ def test_a_soft_dependency_that_nothing_meets_is_left_out() -> None:
     assert index.load_order("a") == ["b.ko", "a.ko"]
 
 
+def test_modules_that_need_each_other_are_loaded_once() -> None:
+    index = ModuleIndex.parse("a.ko: b.ko\nb.ko: c.ko\nc.ko: a.ko\n", "softdep b pre: a\n", "")
+    assert index.load_order("a") == ["c.ko", "b.ko", "a.ko"]
+
+
+def test_a_long_row_of_modules_has_an_order() -> None:
+    index = ModuleIndex.parse("".join(f"m{number}.ko: m{number + 1}.ko\n" for number in range(5000)), "", "")
+    assert index.load_order("m0") == [f"m{number}.ko" for number in range(5000, -1, -1)]
+
+
+def test_damaged_lines_are_passed_over() -> None:
+    index = ModuleIndex.parse("a.ko:\0 b.ko\nb.ko:\n", "softdep a pre: x\nsoftdep\n", "alias\nalias x\nalias x b\nalias x y z\n")
+    assert index.load_order("a") == ["b.ko", "a.ko"]
+
+
 def test_names_differ_in_dash_and_underscore_and_compression_only() -> None:
     assert INDEX.load_order("xen_netfront") == ["kernel/drivers/net/xen-netfront.ko.xz"]
 
