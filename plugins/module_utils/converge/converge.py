@@ -375,7 +375,7 @@ class _Converge:
         try:
             self.apply.prepare(definition, self.resolved.get(definition.zone.image))
             return True
-        except RingfenceError as error:
+        except (RingfenceError, OSError) as error:
             report.failures.append(f"zone {step.name}: {step.action}: {error}")
             return False
 

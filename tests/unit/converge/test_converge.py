@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import errno
 import json
 import os
 import re
@@ -20,7 +21,8 @@ from made_up_host import RECORD, Host, digest, reference
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
+from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Running
 
@@ -965,6 +967,20 @@ def test_what_depends_on_a_zone_that_failed_is_not_started(host: Host) -> None:
         "zone web: create: not done, because it depends on api",
     ]
     assert {call for call in host.hypervisor.calls if call.startswith("start")} == {"start alone", "start db"}
+
+
+def test_an_error_of_the_store_fails_the_zone_that_it_is_about(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    prepare = build.prepare
+
+    def failing(store: Store, resolved: registry.Resolved) -> images.Image:
+        if resolved.digest == digest("2"):
+            raise FileNotFoundError(errno.ENOENT, "No such file or directory", "blob")
+        return prepare(store, resolved)
+
+    monkeypatch.setattr(build, "prepare", failing)
+    report = host.converge(_zone(), _zone("db", image=reference("2")))
+    assert report.failures == ["zone db: create: [Errno 2] No such file or directory: 'blob'"]
+    assert [call for call in host.hypervisor.calls if call.startswith("start")] == ["start web"]
 
 
 # A change with which a zone does not come up is taken back.
