@@ -42,14 +42,14 @@ FORMAT = "dev.edera.kernel.format"
 """The annotation that numbers the layout; ``1`` is this one."""
 
 _MAX_IMAGE = 128 << 20
-"""Bytes of a kernel, as it is in its image; it is in memory twice. Debian's largest has half of it, uncompressed."""
+"""Bytes of a kernel, as it is in its image; it is in memory twice. Debian's cloud kernel has 12 MB, and 57 MB uncompressed."""
 _MAX_CONFIG = 4 << 20
-"""Bytes of a ``.config``. Debian's have 300 kB."""
+"""Bytes of a ``.config``, which has some 100 kB; and of one that is compressed."""
 _MAX_METADATA = 64 << 10
 _MAX_INDEX = 8 << 20
-"""Bytes of each file that depmod writes. Debian's largest has 1.5 MB."""
+"""Bytes of each file that depmod writes. Those of Debian's cloud kernel have 130 kB."""
 _MAX_MODULES = 64 << 20
-"""Bytes of all modules that a zone may need. They are in its initrd; Debian's have 10 MB."""
+"""Bytes of all modules that a zone may need. They are in its initrd; those of Debian's cloud kernel have 2 MB."""
 
 
 @dataclasses.dataclass(frozen=True)
