@@ -199,3 +199,15 @@ def test_no_zone_starts_without_its_rules(live: Live, facts: dict[str, Any]) -> 
     completed = _converge_changed(live)
     assert (completed["failed"], [zone["action"] for zone in completed["zones"]]) == (False, ["start", "keep"]), completed
     _check_that_nothing_is_left(live, facts)
+
+
+def test_the_last_words_of_a_container_are_logged(live: Live) -> None:
+    """It prints more than the console passes on in a second, and ends at once."""
+    words = "seq 9000; echo last words; exit 3"
+    job = {"name": "job", "image": live.variables["images"]["nginx"], "virtualization": "pv", "command": ["sh", "-c", words]}
+    done = live.module("zones", {"zones": [job]})
+    assert not done["failed"], done
+    live.run("for try in $(seq 150); do xl domid job 2>/dev/null || exit 0; sleep 0.2; done; exit 1")
+    assert "8999 9000 last words" in " ".join(live.run("cat /var/log/xen/console/guest-job.log").split())
+    removed = live.module("zones", {"zones": [{"name": "job", "state": "absent"}]})
+    assert not removed["failed"], removed
