@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import debian, dis
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collection_archive, debian_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import manifest as bundle_manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.debian_archive import Download
-from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest, Since
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import DIRECTORIES, File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import write_atomically
@@ -32,7 +32,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import write
 ARCHITECTURE = "amd64"
 """Of hosts; the name is the same for Debian and OCI."""
 
-_DIRECTORIES = ("collections", "images", *debian_archive.ARCHIVES)
 _FOR_ANSIBLE = ("python3-apt",)
 """What modules need on a host beside the packages of :mod:`debian`."""
 
@@ -211,7 +210,7 @@ def _without_earlier(files: Mapping[str, File], earlier: Mapping[str, File]) -> 
 def _surplus(directory: Path, files: Mapping[str, File]) -> list[Path]:
     """Files in the bundle's own directories that do not belong to it."""
     kept = {name for path, file in files.items() if not file.earlier for name in file.stored(path)}
-    there = [path for name in _DIRECTORIES for path in sorted((directory / name).rglob("*")) if not path.is_dir() or path.is_symlink()]
+    there = [path for name in DIRECTORIES for path in sorted((directory / name).rglob("*")) if not path.is_dir() or path.is_symlink()]
     return [path for path in there if str(path.relative_to(directory)) not in kept]
 
 

@@ -22,7 +22,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle import mani
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, remove_tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -79,6 +79,9 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
     disk_space.require(f"bundle {source}", sum(manifest.files[path].size for path in absent), store.root)
     if not check:
         _publish(store, source, manifest, content, absent, target)
+        if before != after:
+            # What apt finds there it takes for its own: packages by their size alone.
+            remove_tree(target / "apt")
         settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture)
         try:
             debian_archive.update(settings)

@@ -28,6 +28,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 
 NAME = "manifest.json"
 SCHEMA = 1
+DIRECTORIES = ("collections", "debian", "debian-security", "images")
+"""Where the files of a bundle are. An installed one has others beside them, with what its host's apt trusts."""
 PART = 2 * 1024**3
 """Bytes of a part: a file that is larger is kept in parts, because FAT32 has no file of 4 GiB."""
 
@@ -131,9 +133,9 @@ def read(directory: Path) -> tuple[Manifest, bytes]:
 
 
 def unfit(paths: Iterable[str]) -> list[str]:
-    """What is wrong with paths that shall be files on any file system."""
+    """What is wrong with paths that shall be files of a bundle, on any file system."""
     listed = list(paths)
-    problems = [f"{path!r} cannot be a file of a bundle" for path in listed if not all(map(_COMPONENT.fullmatch, path.split("/")))]
+    problems = [f"{path!r} cannot be a file of a bundle" for path in listed if not _fits(path)]
     folded = Counter(path.casefold() for path in listed)
     return problems + [f"{path!r} differs from another file only by case" for path in listed if folded[path.casefold()] > 1]
 
@@ -170,6 +172,11 @@ def damage(file: File, size: int, sha256: str) -> str | None:
     if (size, sha256) == (file.size, file.sha256):
         return None
     return f"is damaged: {size} bytes with sha256 {sha256} instead of {file.size} bytes with {file.sha256}"
+
+
+def _fits(path: str) -> bool:
+    directory, *names = path.split("/")
+    return directory in DIRECTORIES and bool(names) and all(map(_COMPONENT.fullmatch, names))
 
 
 def _file(path: str, entry: Mapping[str, Any]) -> File:

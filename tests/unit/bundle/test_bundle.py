@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -33,6 +34,15 @@ def changed(**fields: Any) -> bytes:
     return json.dumps({name: value for name, value in document.items() if value is not None or name == "since"}).encode()
 
 
+def write(directory: Path, path: str = "images/oci-layout") -> bytes:
+    """Write a whole bundle of one file, and return the content of its manifest."""
+    (directory / path).parent.mkdir(parents=True)
+    (directory / path).write_bytes(b"abc")
+    content = dataclasses.replace(MANIFEST, files={path: MANIFEST.files["images/oci-layout"]}).content()
+    (directory / "manifest.json").write_bytes(content)
+    return content
+
+
 def test_what_is_written_is_read() -> None:
     assert manifest.parse(MANIFEST.content(), Path("/b/manifest.json")) == MANIFEST
     assert manifest.parse(changed(since=None), Path("/b/manifest.json")).since is None
@@ -51,6 +61,7 @@ def test_what_is_written_is_read() -> None:
         (changed(files={"a": {"size": 1, "sha256": "abc"}}), "the sha256 'abc'"),
         (changed(files={"../a": {"size": 1, "sha256": DIGEST}}), r"'\.\./a' cannot be a file of a bundle"),
         (changed(files={"/etc/passwd": {"size": 1, "sha256": DIGEST}}), "'/etc/passwd' cannot be a file of a bundle"),
+        (changed(files={"apt/cache/archives/a_1_all.deb": {"size": 1, "sha256": DIGEST}}), "'apt/cache/archives/a_1_all.deb' cannot be"),
     ],
 )
 def test_what_is_no_manifest_is_told(content: bytes, message: str) -> None:
@@ -61,9 +72,28 @@ def test_what_is_no_manifest_is_told(content: bytes, message: str) -> None:
 def test_names_fit_a_stick() -> None:
     good = ["debian/pool/main/g/gcc-14/libgcc-s1_14.2.0-19_amd64.deb", "debian/pool/a_1.0~rc1+b2%3a_all.deb", "images/index.json"]
     assert manifest.unfit(good) == []
-    bad = ["a:b", "a\\b", "a b", "a/", "/a", "a//b", "./a", "a/..", ".hidden", "end.", "x" * 201, "a?", "ä"]
+    names = ["a:b", "a\\b", "a b", "a/", "/a", "a//b", "./a", "a/..", ".hidden", "end.", "x" * 201, "a?", "ä", ""]
+    bad = [*(f"debian/{name}" for name in names), "/debian/a", "./debian/a", "debian", "other/a", "Debian/a", "manifest.json"]
     assert manifest.unfit(bad) == [f"{path!r} cannot be a file of a bundle" for path in bad]
-    assert manifest.unfit(["a/One", "a/one", "b"]) == [f"{path!r} differs from another file only by case" for path in ("a/One", "a/one")]
+    same = ["images/a/One", "images/a/one"]
+    assert manifest.unfit([*same, "images/b"]) == [f"{path!r} differs from another file only by case" for path in same]
+
+
+def test_what_is_collected_is_where_a_bundle_has_its_files() -> None:
+    assert set(debian_archive.ARCHIVES) < set(manifest.DIRECTORIES)
+    assert "apt" not in manifest.DIRECTORIES
+
+
+def test_apt_begins_with_nothing_of_a_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Even if a manifest could name a file there."""
+    monkeypatch.setattr(debian_archive, "update", lambda settings: None)
+    monkeypatch.setattr(manifest, "unfit", lambda paths: [])
+    source, store = tmp_path / "bundle", Store(tmp_path / "store")
+    write(source, "apt/cache/archives/a_1_all.deb")
+    report = install.install(store, source, None, "trixie", "amd64", check=False)
+    assert report.copied == ["apt/cache/archives/a_1_all.deb"]
+    assert [path for path in report.apt_config.parent.rglob("*") if path.suffix == ".deb"] == []
+    assert report.apt_config.exists()
 
 
 @pytest.mark.parametrize(
