@@ -12,7 +12,6 @@ installed one.
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from pathlib import Path
 
@@ -45,10 +44,7 @@ def install(store: Store, source: Path, digest: str | None, suite: str, architec
     :param architecture: of this host.
     :raises RingfenceError: when the bundle is not for this host, not complete, or damaged. What was installed before stays.
     """
-    manifest, content = bundle_manifest.read(source)
-    found = bundle_manifest.digest_of(content)
-    if digest is not None and digest != found:
-        raise RingfenceError(f"bundle {source}: its manifest has the digest {found} instead of {digest}; it is another bundle, or damaged")
+    manifest, content = bundle_manifest.read(source, digest)
     _require_fit(source, manifest, suite, architecture)
     if check:
         return _install(store, source, manifest, content, suite, check=True)
@@ -137,19 +133,16 @@ def _publish(store: Store, source: Path, manifest: Manifest, content: bytes, abs
 
 
 def _copy(source: Path, path: str, file: File, to: Path) -> None:
-    digest, size = hashlib.sha256(), 0
     with open(to, "wb") as copy:
         try:
-            for block in bundle_manifest.blocks(source, file.stored(path)):
-                digest.update(block)
-                size += copy.write(block)
+            for block in bundle_manifest.blocks(source, file.stored(path), file):
+                copy.write(block)
+        except bundle_manifest.Damaged as error:
+            raise RingfenceError(f"bundle {source}: {path} {error}; copy the bundle again") from error
         except OSError as error:
             if disk_space.is_full(error):
                 raise
             raise RingfenceError(f"bundle {source}: {path} cannot be read: {error}; copy the bundle again") from error
-    fault = bundle_manifest.damage(file, size, digest.hexdigest())
-    if fault:
-        raise RingfenceError(f"bundle {source}: {path} {fault}; copy the bundle again")
 
 
 def _point_to(store: Store, target: Path) -> None:

@@ -40,6 +40,10 @@ _COMPONENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._~+%=-]{0,198}[A-Za-z0-9_~+%=
 """What every file system takes as a name, and no way out of the directory."""
 
 
+class Damaged(Exception):
+    """What is in the place of a file is not that file; the message says why, after its name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class File:
     """A file of a bundle. ``earlier``: it is not in this bundle, because the bundle that this one builds on has it."""
@@ -105,7 +109,7 @@ def parse(content: bytes, where: Path) -> Manifest:
         since = document.pop("since")
         suites = tuple(document.pop("suites"))
         manifest = Manifest(files=files, since=Since(**since) if since else None, suites=suites, **document)
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RingfenceError(f"{where} is no manifest of a bundle: {error}; copy the bundle again") from error
     problems = unfit(manifest.files)
     if problems:
@@ -113,10 +117,11 @@ def parse(content: bytes, where: Path) -> Manifest:
     return manifest
 
 
-def read(directory: Path) -> tuple[Manifest, bytes]:
+def read(directory: Path, digest: str | None = None) -> tuple[Manifest, bytes]:
     """The manifest of the bundle in ``directory``, and its content.
 
-    :raises RingfenceError: when there is no complete bundle.
+    :param digest: that of the manifest, if it is known; another one is not even parsed.
+    :raises RingfenceError: when there is no complete bundle, or another one.
     """
     path = directory / NAME
     try:
@@ -129,6 +134,11 @@ def read(directory: Path) -> tuple[Manifest, bytes]:
         raise RingfenceError(f"bundle {directory}: {NAME} cannot be read: {error}") from error
     if len(content) > _MAX_MANIFEST:
         raise RingfenceError(f"{path} has more than {_MAX_MANIFEST} bytes; that is no manifest of a bundle")
+    found = digest_of(content)
+    if digest not in (None, found):
+        raise RingfenceError(
+            f"bundle {directory}: its manifest has the digest {found} instead of {digest}; it is another bundle, or damaged"
+        )
     return parse(content, path), content
 
 
@@ -140,38 +150,39 @@ def unfit(paths: Iterable[str]) -> list[str]:
     return problems + [f"{path!r} differs from another file only by case" for path in listed if folded[path.casefold()] > 1]
 
 
-def blocks(directory: Path, names: Iterable[str]) -> Iterator[bytes]:
-    """The content of a file that a directory holds under these names, one after the other.
+def blocks(directory: Path, names: Iterable[str], file: File) -> Iterator[bytes]:
+    """The content of ``file``, which a directory should hold under these names, one after the other; verified when it ends.
 
+    :raises Damaged: when it is another file, and as soon as it is too large.
     :raises OSError: when it is not there or cannot be read.
     """
+    digest, size = hashlib.sha256(), 0
     for name in names:
         if not stat.S_ISREG((directory / name).stat(follow_symlinks=False).st_mode):
             raise OSError(f"{name} is no regular file")
         with open(directory / name, "rb") as handle:
             while block := handle.read(_BLOCK):
+                size += len(block)
+                if size > file.size:
+                    raise Damaged(f"is damaged: more than {file.size} bytes")
+                digest.update(block)
                 yield block
+    if (size, digest.hexdigest()) != (file.size, file.sha256):
+        raise Damaged(f"is damaged: {size} bytes with sha256 {digest.hexdigest()} instead of {file.size} bytes with {file.sha256}")
 
 
 def fault(directory: Path, names: Iterable[str], file: File) -> str | None:
     """What is wrong with a file that a directory should hold under these names; ``None`` if it is whole. Reads all of it."""
-    digest, size = hashlib.sha256(), 0
     try:
-        for block in blocks(directory, names):
-            digest.update(block)
-            size += len(block)
+        for _block in blocks(directory, names, file):
+            pass
+    except Damaged as error:
+        return str(error)
     except FileNotFoundError:
         return "is missing"
     except OSError as error:
         return f"cannot be read: {error}"
-    return damage(file, size, digest.hexdigest())
-
-
-def damage(file: File, size: int, sha256: str) -> str | None:
-    """What is wrong with content of this size and digest; ``None`` if it is the file's."""
-    if (size, sha256) == (file.size, file.sha256):
-        return None
-    return f"is damaged: {size} bytes with sha256 {sha256} instead of {file.size} bytes with {file.sha256}"
+    return None
 
 
 def _fits(path: str) -> bool:

@@ -53,6 +53,7 @@ def test_what_is_written_is_read() -> None:
     [
         (b"{", "/b/manifest.json is no manifest of a bundle: .*; copy the bundle again"),
         (b"[]", "has the schema None; accepted is 1"),
+        (b"[" * 100_000, "is no manifest of a bundle: .*recursion"),
         (changed(schema=2), "has the schema 2; accepted is 1; collect with this version"),
         (changed(suites=None), "is no manifest of a bundle: 'suites'"),
         (changed(more=1), "is no manifest of a bundle: .*'more'"),
@@ -112,6 +113,8 @@ def test_faults_of_a_file(tmp_path: Path) -> None:
     assert manifest.fault(tmp_path, ["f"], file) is None
     (tmp_path / "f").write_bytes(b"abd")
     assert str(manifest.fault(tmp_path, ["f"], file)).startswith("is damaged: 3 bytes with sha256 ")
+    (tmp_path / "f").write_bytes(b"abcd")
+    assert manifest.fault(tmp_path, ["f"], file) == "is damaged: more than 3 bytes"
     (tmp_path / "link").symlink_to("f")
     assert manifest.fault(tmp_path, ["link"], file) == "cannot be read: link is no regular file"
     for name, content in (("f.001", b"ab"), ("f.002", b"c")):
@@ -138,6 +141,26 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
     assert all(f"[signed-by={debian_archive.KEYRING} by-hash=no]" in line for line in sources)
     assert "trusted" not in "".join(sources)
     assert 'Dir::Etc::sourceparts "-";' in settings.read_text()
+
+
+def test_a_manifest_with_another_digest_is_not_parsed(tmp_path: Path) -> None:
+    content = b"["
+    (tmp_path / "manifest.json").write_bytes(content)
+    with pytest.raises(RingfenceError, match=rf"its manifest has the digest {manifest.digest_of(content)} instead of sha256:{DIGEST};"):
+        manifest.read(tmp_path, f"sha256:{DIGEST}")
+    with pytest.raises(RingfenceError, match="is no manifest of a bundle"):
+        manifest.read(tmp_path, manifest.digest_of(content))
+
+
+def test_of_a_file_that_is_too_large_no_more_is_copied_than_it_should_have(tmp_path: Path) -> None:
+    """Else a sparse file on a stick could fill the host's disk."""
+    source, store = tmp_path / "bundle", Store(tmp_path / "store")
+    write(source)
+    with open(source / "images" / "oci-layout", "r+b") as handle:
+        handle.truncate(8 * 1024**2)
+    with pytest.raises(RingfenceError, match="images/oci-layout is damaged: more than 3 bytes; copy the bundle again"):
+        install.install(store, source, None, "trixie", "amd64", check=False)
+    assert {path.name for path in store.root.rglob("*")} == {"lock", "tmp"}
 
 
 def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
