@@ -39,17 +39,32 @@ class Report:
 def install(store: Store, source: Path, digest: str | None, suite: str, architecture: str, *, check: bool) -> Report:
     """Make the bundle in the directory ``source`` the one of this host; with ``check`` only say whether that would change something.
 
-    :param digest: that of the manifest, if the operator knows it by another way.
+    :param digest: that of the manifest, if the operator knows it by another way. The installed bundle with it needs no ``source``.
     :param suite: Debian's name of this host's release.
     :param architecture: of this host.
     :raises RingfenceError: when the bundle is not for this host, not complete, or damaged. What was installed before stays.
     """
-    manifest, content = bundle_manifest.read(source, digest)
+    manifest, content = _read(store, source, digest)
     _require_fit(source, manifest, suite, architecture)
     if check:
         return _install(store, source, manifest, content, suite, check=True)
     with store.lock():
         return _install(store, source, manifest, content, suite, check=False)
+
+
+def _read(store: Store, source: Path, digest: str | None) -> tuple[Manifest, bytes]:
+    try:
+        return bundle_manifest.read(source, digest)
+    except bundle_manifest.BundleNotFound as error:
+        before = _installed(store)
+        if before is None:
+            raise
+        if digest is None:
+            # The installed one may be another than the one meant: a path does not say which bundle it is.
+            raise RingfenceError(f"{error}; to go on with the installed one, declare its digest, {before}") from error
+        if digest != before:
+            raise RingfenceError(f"{error}; the installed one is not the declared one: it has the digest {before}") from error
+        return bundle_manifest.read(installed.current(store), digest)
 
 
 def _require_fit(source: Path, manifest: Manifest, suite: str, architecture: str) -> None:
@@ -97,6 +112,11 @@ def _installed(store: Store) -> str | None:
 
 def _require_present(source: Path, manifest: Manifest, absent: list[str]) -> None:
     """Check that the bundle has what the host has not. Nothing of it has been read yet but the names."""
+    if absent and not source.is_dir():
+        raise RingfenceError(
+            f"bundle {source} does not exist, and {absent[0]} of this host's copy is damaged or missing, {len(absent)} files in all; "
+            "mount the medium again"
+        )
     lacking = [path for path in absent if not manifest.files[path].earlier and not _stored(source, path, manifest.files[path])]
     if lacking:
         raise RingfenceError(f"bundle {source} is not complete: {lacking[0]} is missing, {len(lacking)} files in all; copy it again")

@@ -40,6 +40,10 @@ _COMPONENT = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._~+%=-]{0,198}[A-Za-z0-9_~+%=
 """What every file system takes as a name, and no way out of the directory."""
 
 
+class BundleNotFound(RingfenceError):
+    """There is no bundle, or none that is complete."""
+
+
 class Damaged(Exception):
     """What is in the place of a file is not that file; the message says why, after its name."""
 
@@ -121,7 +125,8 @@ def read(directory: Path, digest: str | None = None) -> tuple[Manifest, bytes]:
     """The manifest of the bundle in ``directory``, and its content.
 
     :param digest: that of the manifest, if it is known; another one is not even parsed.
-    :raises RingfenceError: when there is no complete bundle, or another one.
+    :raises BundleNotFound: when there is no manifest.
+    :raises RingfenceError: when it cannot be read, or is another one.
     """
     path = directory / NAME
     try:
@@ -129,7 +134,7 @@ def read(directory: Path, digest: str | None = None) -> tuple[Manifest, bytes]:
             content = handle.read(_MAX_MANIFEST + 1)
     except FileNotFoundError as error:
         what = "is half written: it has no manifest.json, which comes last" if directory.is_dir() else "does not exist"
-        raise RingfenceError(f"bundle {directory} {what}; collect it to the end, then copy all of it") from error
+        raise BundleNotFound(f"bundle {directory} {what}; collect it to the end, then copy all of it") from error
     except OSError as error:
         raise RingfenceError(f"bundle {directory}: {NAME} cannot be read: {error}") from error
     if len(content) > _MAX_MANIFEST:

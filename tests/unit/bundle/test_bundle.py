@@ -163,6 +163,36 @@ def test_of_a_file_that_is_too_large_no_more_is_copied_than_it_should_have(tmp_p
     assert {path.name for path in store.root.rglob("*")} == {"lock", "tmp"}
 
 
+def test_the_medium_can_be_taken_out_if_the_digest_says_which_bundle_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian_archive, "update", lambda settings: None)
+    store, source = Store(tmp_path / "store"), tmp_path / "bundle"
+
+    def run(digest: str | None, *, check: bool = False) -> install.Report:
+        return install.install(store, source, digest, "trixie", "amd64", check=check)
+
+    with pytest.raises(RingfenceError, match=r"bundle \S+/bundle does not exist; collect it to the end, then copy all of it$"):
+        run(None)
+    digest = manifest.digest_of(write(source))
+    run(None)
+    source.rename(tmp_path / "away")
+    for check in (True, False):
+        again = run(digest, check=check)
+        assert (again.changed, again.after, again.copied) == (False, digest, [])
+    with pytest.raises(RingfenceError, match=rf"does not exist; .*; to go on with the installed one, declare its digest, {digest}"):
+        run(None)
+    with pytest.raises(RingfenceError, match=rf"does not exist; .*; the installed one is not the declared one: it has the digest {digest}"):
+        run(f"sha256:{DIGEST}")
+    # What is left where the medium was mounted is an empty directory.
+    source.mkdir()
+    assert not run(digest).changed
+    source.rmdir()
+    (installed.current(store) / "images" / "oci-layout").write_bytes(b"")
+    with pytest.raises(RingfenceError, match="does not exist, and images/oci-layout of this host's copy is damaged or missing, 1 files"):
+        run(digest)
+    (tmp_path / "away").rename(source)
+    assert run(digest).changed
+
+
 def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
     declared = collect.Declared([], [], [], tmp_path, {})
     with pytest.raises(RingfenceError, match="suites: none is named; accepted: bookworm, trixie; name those of your hosts"):
