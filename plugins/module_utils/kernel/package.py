@@ -12,8 +12,10 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
+import json
 import os
 import re
+import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -89,6 +91,8 @@ def package(source: DebianKernel, destination: str, flavor: str, *, check: bool)
     before, is_shared = _published(reference, source.architecture)
     if before and wanted.items() <= before.annotations.items():
         return Outcome(False, reference, before, before)
+    if reference.transport == "oci-archive":
+        _require_no_others(reference)
     if check:
         return Outcome(True, reference, before, None)
     with tempfile.TemporaryDirectory(prefix="ringfence-kernel-") as directory:
@@ -179,6 +183,28 @@ def _published(reference: references.Reference, architecture: str) -> tuple[Publ
         return None, True
     index = found.named_digest if found.named_digest != found.digest else None
     return Published(found.digest, found.manifest.get("annotations") or {}, index), index is not None
+
+
+def _require_no_others(reference: references.Reference) -> None:
+    """Check that an archive has no image of another tag: it is written anew as a whole, and that image would be lost."""
+    others = sorted(tag or "(untagged)" for tag in _archive_tags(Path(reference.name)) if tag != reference.tag)
+    if others:
+        raise RingfenceError(
+            f"destination {reference}: the file has other images, {', '.join(others)}, and an archive is written anew with one image; "
+            "name a file for each tag, or delete this one; a registry or oci:/DIRECTORY takes several tags"
+        )
+
+
+def _archive_tags(archive: Path) -> list[str | None]:
+    """The tags of the images in an OCI archive; none if it is not there or is no such archive."""
+    try:
+        with tarfile.open(archive) as members:
+            index = next(member for member in members if member.name.removeprefix("./") == "index.json")
+            content = members.extractfile(index)
+            manifests = json.load(content)["manifests"] if content else []
+        return [(entry.get("annotations") or {}).get(oci_layout.TAG) for entry in manifests]
+    except (OSError, tarfile.TarError, StopIteration, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _download(source: DebianKernel, work: Path) -> Path:

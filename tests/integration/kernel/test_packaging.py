@@ -102,6 +102,27 @@ def test_another_version_takes_the_place_of_its_own_architecture_only(make_deb: 
     assert registry.resolve(f"{registry_address}/kernels/sample@{_index(other)}", "amd64").digest == (first.after and first.after.digest)
 
 
+def test_an_archive_keeps_the_images_of_other_tags(make_deb: MakeDeb, tmp_path: Path) -> None:
+    archive = f"oci-archive:{tmp_path}/a.tar"
+    first, newer = make_deb("amd64"), make_deb("amd64", "6.12.2-1")
+    _package(first, f"{archive}:1")
+    for check in (True, False):
+        with pytest.raises(RingfenceError, match=r"destination \S+/a\.tar:2: the file has other images, 1, .*; name a file for each tag"):
+            _package(newer, f"{archive}:2", check=check)
+    assert not _package(first, f"{archive}:1").changed
+    assert _package(newer, f"{archive}:1").changed
+    # Of several images, of which one has the tag, none is lost.
+    layout = tmp_path / "layout"
+    for tag, source in (("1", first), ("2", first)):
+        _package(source, f"oci:{layout}:{tag}")
+    subprocess.run(["tar", "-cf", tmp_path / "b.tar", "-C", layout, "."], check=True)
+    with pytest.raises(RingfenceError, match="the file has other images, 2, "):
+        _package(newer, f"oci-archive:{tmp_path}/b.tar:1")
+    # What is no archive is replaced, such as a file that was made to have a name.
+    (tmp_path / "c.tar").touch()
+    assert _package(first, f"oci-archive:{tmp_path}/c.tar:1").changed
+
+
 def test_an_arm64_kernel_is_packaged_compressed(make_deb: MakeDeb, tmp_path: Path) -> None:
     _package(make_deb("arm64"), f"oci:{tmp_path}/layout:1")
     (layer,) = registry.resolve(f"oci:{tmp_path}/layout:1", "arm64").manifest["layers"]
