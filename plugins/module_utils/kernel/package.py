@@ -127,12 +127,17 @@ def from_apt(name: str) -> DebianKernel:
 
     :param name: with ``:ARCHITECTURE`` after it for another architecture than apt's own.
 
-    :raises RingfenceError: if apt knows no such package.
+    :raises RingfenceError: if apt knows no such package, or has nowhere to download it from.
     """
     fields = _apt_fields(name)
     # A metapackage depends on the kernel of the day, whose name begins with a version.
     if kernel := re.search(r"\blinux-image-\d[^\s,(]*", fields.get("Depends", "")):
         fields = _apt_fields(f"{kernel[0]}:{fields['Architecture']}")
+    if "SHA256" not in fields:  # It is installed, and in no list.
+        raise RingfenceError(
+            f"package {fields['Package']!r}: apt has no source to download version {fields['Version']} from; "
+            "run apt-get update, or give the file by deb"
+        )
     return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], f"sha256:{fields['SHA256']}")
 
 

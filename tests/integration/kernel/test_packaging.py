@@ -205,6 +205,16 @@ def test_apt_finds_and_downloads_the_kernel_of_an_architecture(
     assert registry.resolve(f"oci:{tmp_path}/layout:1", architecture).architecture == architecture
 
 
+def test_a_package_that_is_installed_and_in_no_list_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path, [])))
+    (tmp_path / "status").write_text(
+        "Package: linux-image-6.12.1-amd64\nStatus: install ok installed\nVersion: 6.12.1-1\nArchitecture: amd64\n"
+        "Maintainer: A <a@example>\nDescription: A kernel\n"
+    )
+    with pytest.raises(RingfenceError, match=r"'linux-image-6\.12\.1-amd64': apt has no source to download version 6\.12\.1-1 from; run"):
+        package.from_apt("linux-image-6.12.1-amd64")
+
+
 def test_a_download_that_is_not_what_apt_announced_is_refused(make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "archive").mkdir()
     monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", [make_deb("amd64")])))
