@@ -92,6 +92,22 @@ def test_zones_are_in_the_inventory_with_groups_from_their_labels(site: Path) ->
     assert "WARNING" not in listed.said
 
 
+@pytest.mark.parametrize(("with_plugin", "playbook"), [(True, "site"), (True, "verify"), (False, "site")])
+def test_the_playbooks_are_for_hosts_and_not_for_their_zones(site: Path, with_plugin: bool, playbook: str) -> None:
+    if not with_plugin:
+        (site / "inventory" / "20-zones.ringfence.yml").unlink()
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", site / "inventory", "--list-hosts", f"ringfence.zones.{playbook}"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.partition("hosts (3):")[2].split()) == ["one", "three", "two"]
+    assert "Could not match" not in done.stderr
+
+
 def test_only_hosts_of_the_group_are_asked(site: Path) -> None:
     (site / "inventory" / "20-zones.ringfence.yml").write_text("plugin: ringfence.zones.zones\ngroup: others\n")
     assert "zones" not in _list(site).groups

@@ -419,7 +419,10 @@ def test_the_playbook_finds_the_images_of_all_hosts(tmp_path: Path) -> None:
     one = {"ringfence_zones": [{"name": "web", "image": "127.0.0.1:1/web:1"}, {"name": "old", "state": "absent"}]}
     two = {"ringfence_zones": [{"name": "web", "image": "127.0.0.1:1/{{ web }}:2"}], "web": "other"}
     kernels = {"ringfence_kernels": [{"name": "stable", "image": "127.0.0.1:1/kernel:1"}]}
-    inventory = {"all": {"children": {"xen_hosts": {"hosts": {"one": one, "two": two, "bare": {}}, "vars": kernels}}}}
+    hosts = {"one": one, "two": two, "bare": {}}
+    # As the inventory plugin adds it; it is no host, whatever its variables.
+    zones = {"hosts": {"web.one": {"ringfence_zones": [{"name": "web", "image": "127.0.0.1:1/zone:1"}]}}}
+    inventory = {"all": {"children": {"xen_hosts": {"hosts": hosts, "vars": kernels}, "zones": zones}}}
     (tmp_path / "inventory.yml").write_text(json.dumps(inventory))
     argv = [
         "ansible-playbook",
