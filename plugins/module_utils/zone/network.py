@@ -161,8 +161,9 @@ def _matches(ports: Sequence[str]) -> list[str]:
 
 _CHAINS = """\
     chain spoofed {
-        # Before anything else looks at a packet of a zone: its source must be the zone's own address.
-        type filter hook prerouting priority raw; policy accept;
+        # Before anything else looks at a packet of a zone: its source must be the zone's own address. Linux joins fragments at -400, and
+        # what is joined counts as its last part's interface's.
+        type filter hook prerouting priority -450; policy accept;
         iifname "rz*" iifname . ip saddr != @sources drop
         iifname "rz*" iifname . ip6 saddr != @sources6 drop
     }

@@ -161,6 +161,36 @@ def receives_forged(client: socket.socket, family: Family) -> bool:
             return False
 
 
+def joins_forged(family: Family, identification: int) -> bool:
+    """Whether the host takes for one datagram what zone 1 sends as its second fragment, and the machine outside as its first."""
+    with socket.socket(family.kind, socket.SOCK_DGRAM) as server:
+        if family.kind == socket.AF_INET6:
+            server.setsockopt(socket.IPPROTO_UDP, 102, 1)  # UDP_NO_CHECK6_RX, for there is no checksum.
+        server.settimeout(PATIENCE)
+        server.bind((family.host, 0))
+        first = struct.pack("!HHHH", 4000, server.getsockname()[1], 24, 0) + b"genuine "
+        _send_fragment("zone1", family, identification, b"forged  ", begins=len(first), more=False)
+        _send_fragment("outside", family, identification, first, begins=0, more=True)
+        try:
+            return server.recv(100) == b"genuine forged  "
+        except OSError:
+            return False
+
+
+def _send_fragment(name: str, family: Family, identification: int, data: bytes, *, begins: int, more: bool) -> None:
+    """Send a fragment of a UDP datagram to the host in the name of the machine outside. The kernel fills in IPv4's length and checksum."""
+    source, target = (socket.inet_pton(family.kind, address) for address in (family.outside, family.host))
+    if family.kind == socket.AF_INET:
+        place = more << 13 | begins // 8
+        header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 0, identification, place, 64, socket.IPPROTO_UDP, 0, source, target)
+    else:
+        header = struct.pack("!IHBB16s16s", 6 << 28, 8 + len(data), socket.IPPROTO_FRAGMENT, 64, source, target)
+        header += struct.pack("!BBHI", socket.IPPROTO_UDP, 0, begins | more, identification)
+    with inside(name), socket.socket(family.kind, socket.SOCK_RAW, socket.IPPROTO_RAW) as sender:
+        sender.sendto(header + data, (family.host, 0))
+    time.sleep(0.1)
+
+
 def _may_forge(sender: socket.socket) -> None:
     """Let a socket have any source address."""
     if sender.family == socket.AF_INET:
@@ -232,9 +262,11 @@ def find_closed(family: Family) -> dict[str, bool]:
             "zone to the host": connects("zone1", family.host, 22),
             "zone to the outside": connects("zone1", family.outside, 80),
             "zone with a forged source to the outside": receives_forged(client, family),
+            "zone with a forged fragment to the host": joins_forged(family, 1),
         }
         run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
         found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client, family)
+        found["without the check of sources: zone with a forged fragment to the host"] = joins_forged(family, 2)
     return found
 
 

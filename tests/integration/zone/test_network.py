@@ -31,6 +31,7 @@ OF_EACH_FAMILY = {
     "declared: outside to a published port",
     # What the rules are there for: without them it would be possible.
     "without the check of sources: zone with a forged source to the outside",
+    "without the check of sources: zone with a forged fragment to the host",
     "without rules: outside through the host",
     "without rules: zone to another zone",
     "without rules: zone to the host",
@@ -55,6 +56,7 @@ NOT_OF_EITHER_FAMILY = {
     "zone to the host",
     "zone to the outside",
     "zone with a forged source to the outside",
+    "zone with a forged fragment to the host",
 }
 REACHABLE = {f"{family}: {connection}" for family in ("IPv4", "IPv6") for connection in OF_EACH_FAMILY} | {
     "outside to a published port of a zone that asks for MAC addresses",

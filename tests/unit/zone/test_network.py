@@ -130,7 +130,7 @@ def test_what_no_rule_lets_through_is_dropped(chain: str) -> None:
 
 def test_a_forged_source_is_dropped_before_anything_else_looks_at_it() -> None:
     assert _block(ruleset({"a": Link(1)}, routes_others=()), "chain spoofed") == [
-        "type filter hook prerouting priority raw; policy accept;",
+        "type filter hook prerouting priority -450; policy accept;",
         'iifname "rz*" iifname . ip saddr != @sources drop',
         'iifname "rz*" iifname . ip6 saddr != @sources6 drop',
     ]
