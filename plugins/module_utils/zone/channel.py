@@ -11,10 +11,12 @@ key: ssh checks none of the zone, and the zone asks for none. What comes back is
 from __future__ import annotations
 
 import dataclasses
+import os
 import select
 import selectors
 import shlex
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -77,14 +79,18 @@ def execute(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bytes = b"
 def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
     remote = f"printf {_STARTED.decode()}; {_entering(argv)}"
     command = _ssh(zone, domain_id, "-T", remote)
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:
             kept, truncated = _communicate(process, stdin, deadline, (limit + len(_STARTED), limit))
             # A zone may end both streams and keep the connection.
             process.wait(max(0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
-            process.kill()
             raise RingfenceError(f"zone {zone}: {shlex.join(argv)} did not end in time, and was given up") from None
+        finally:
+            if process.poll() is None:
+                # With its proxy, which would stay, and the zone serves nobody else while it is there.
+                os.killpg(process.pid, signal.SIGKILL)
     return Answer(process.returncode, kept[0], kept[1], truncated)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import time
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,22 @@ def test_a_command_that_does_not_end_is_given_up(script: str) -> None:
     with pytest.raises(RingfenceError, match=r"^zone web: sh -c .* did not end in time, and was given up$"):
         _execute("sh", "-c", script.replace("sleep", "exec sleep"), stdin=bytes(1 << 20), timeout=1)
     assert time.monotonic() - began < 10
+
+
+def test_the_proxy_of_a_command_that_is_given_up_ends_with_it(programs: Path, tmp_path: Path) -> None:
+    held = tmp_path / "held"
+    os.mkfifo(held)
+    _program(programs / "ssh", f"sh -c 'echo proxy; exec sleep 60' </dev/null >{held} 2>&1 &\nwait")
+    reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        with pytest.raises(RingfenceError, match="was given up"):
+            _execute("true", timeout=2)
+        assert os.read(reader, 100) == b"proxy\n"
+        os.set_blocking(reader, True)
+        assert select.select([reader], [], [], 5)[0], "the proxy is still there"
+        assert os.read(reader, 100) == b""
+    finally:
+        os.close(reader)
 
 
 @pytest.mark.usefixtures("programs")
