@@ -27,6 +27,7 @@ options:
   digest:
     description:
       - The digest of the bundle's manifest, as C(sha256:) and 64 hexadecimal digits. A bundle with another one is refused.
+      - With it, O(source) need not be there any more once the bundle is installed.
       - Without it, a bundle is held to its own manifest, and whoever can write to the medium can write both.
     type: str
 author:

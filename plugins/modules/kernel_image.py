@@ -40,6 +40,7 @@ options:
     description:
       - Where to put the image. C(docker://HOST/NAME[:TAG]) for a registry, C(oci:/DIRECTORY[:TAG]) for an image layout,
         C(oci-archive:/FILE[:TAG]) for a file. Without a tag it is C(latest).
+      - A file holds one image. One with an image of another tag is refused.
       - Certificates, credentials and registries without TLS are those of skopeo's configuration below C(/etc/containers).
     type: str
     required: true
