@@ -97,6 +97,33 @@ def _interruptions_raised() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+class _Watched:
+    """Who has to answer while a kernel dies: how long its slowest answer took, and why one did not come."""
+
+    def __init__(self) -> None:
+        self.slowest = 0.0
+        self.failed = ""
+
+    def ask(self, question: Callable[[], object]) -> None:
+        """Ask once; what fails has not answered."""
+        began = time.monotonic()
+        try:
+            question()
+        except _FAULTS as error:
+            self.failed = self.failed or str(error)
+        self.slowest = max(self.slowest, time.monotonic() - began)
+
+    @property
+    def missed(self) -> bool:
+        """Whether an answer did not come, or came too late."""
+        return bool(self.failed) or self.slowest > _LATENCY
+
+    @property
+    def told(self) -> str:
+        """What its answers came to, in words."""
+        return self.failed or f"it answered within {self.slowest:.1f} s"
+
+
 class _Campaign:
     """One attack."""
 
@@ -325,22 +352,18 @@ class _Campaign:
     def _panic(self) -> None:
         first, second = NAMES
         before, peer = self.zones.numbers[first], network.address(self.zones.definitions[second].index)
-        slowest, dead, stop = {"zone": 0.0, "host": 0.0}, [], threading.Event()
+        other, host, stop = _Watched(), _Watched(), threading.Event()
         frames = remains.frames(self.zones, first)
         _told_of(self.zones.inside(first, [("memory", {"fill": f"{self.token}-before"})]), "memory", "fill memory")
 
+        def ask_other() -> None:
+            with socket.create_connection((peer, OPEN), timeout=_LATENCY) as connection:
+                connection.recv(16)
+
         def watch() -> None:
             while not stop.is_set():
-                began = time.monotonic()
-                try:
-                    with socket.create_connection((peer, OPEN), timeout=_LATENCY) as connection:
-                        connection.recv(16)
-                except OSError as error:
-                    dead.append(str(error))
-                slowest["zone"] = max(slowest["zone"], time.monotonic() - began)
-                began = time.monotonic()
-                run(["xl", "list"], timeout=60)
-                slowest["host"] = max(slowest["host"], time.monotonic() - began)
+                other.ask(ask_other)
+                host.ask(lambda: run(["xl", "list"], timeout=60))
                 time.sleep(0.3)
 
         watcher = threading.Thread(target=watch)
@@ -360,11 +383,8 @@ class _Campaign:
             watcher.join()
         died = self.zones.numbers[first] != before
         control = "its kernel died" if died else "its kernel lives on"
-        self._add(2, f"{first}: take the other zone along", bool(dead) or slowest["zone"] > _LATENCY,
-                  dead[0] if dead else f"it answered within {slowest['zone']:.1f} s", died, control)  # fmt: skip
-        self._add(
-            2, f"{first}: take the host along", slowest["host"] > _LATENCY, f"it answered within {slowest['host']:.1f} s", died, control
-        )
+        for label, watched in (("take the other zone along", other), ("take the host along", host)):
+            self._add(2, f"{first}: {label}", watched.missed, watched.told, died, control)
         self._add(2, f"{first}: stay dead", not running if died else None, "it runs" if running else "it does not run", died, control)
         if died and running:
             self.attempts += remains.in_memory(self.zones, frames, self.token)

@@ -69,3 +69,24 @@ def test_zones_that_do_not_start_leave_all_promises_untested(zones: _Put) -> Non
     made_up = zones(fail)
     assert attack.attack(Store(), [9]) == ([], {0: "no memory"})
     assert made_up.cleared == 2
+
+
+def test_who_cannot_be_asked_has_not_answered_and_is_asked_again() -> None:
+    def fail() -> None:
+        raise RingfenceError("xl failed with exit status 1: no output")
+
+    watched, asked = attack._Watched(), []
+    watched.ask(lambda: asked.append(1))
+    assert (watched.missed, watched.told) == (False, "it answered within 0.0 s")
+    watched.ask(fail)
+    watched.ask(lambda: asked.append(2))
+    assert asked == [1, 2]
+    assert (watched.missed, watched.told) == (True, "xl failed with exit status 1: no output")
+
+
+def test_who_answers_too_late_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attack, "_LATENCY", 0.01)
+    watched = attack._Watched()
+    watched.ask(lambda: time.sleep(0.05))
+    assert watched.missed
+    assert watched.told.startswith("it answered within ")
