@@ -19,7 +19,8 @@ IPv6 forwarding is turned on by the script ``vif``, which is told by what it lea
 
 # linux/netfilter/nf_tables.h and nfnetlink.h: the subsystem of nftables is the upper byte of a message's type.
 _NETLINK_NETFILTER, _NLM_F_REQUEST = 12, 1
-_NEW_TABLE, _GET_TABLE, _NFTA_TABLE_NAME = 0x0A00, 0x0A01, 1
+_NEW_TABLE, _GET_TABLE = 0x0A00, 0x0A01
+_NFTA_TABLE_NAME, _NFTA_TABLE_FLAGS, _DORMANT = 1, 2, 1
 _FAMILIES = {"inet": 1, "arp": 3}
 
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -61,7 +62,10 @@ def routes_others() -> frozenset[str]:
 
 
 def has_table(family: str, name: str) -> bool:
-    """Whether nftables has this table. Asked of the kernel itself: nft would read all that is in its tables."""
+    """Whether nftables has this table, and not switched off (``flags dormant``).
+
+    Asked of the kernel itself: nft would read all that is in its tables.
+    """
     attribute = name.encode() + b"\0"
     length = len(attribute) + 4
     body = struct.pack("=BBHHH", _FAMILIES[family], 0, 0, length, _NFTA_TABLE_NAME) + attribute + bytes(-length % 4)
@@ -69,8 +73,20 @@ def has_table(family: str, name: str) -> bool:
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER) as kernel:
         kernel.settimeout(10)
         kernel.send(message)
-        (kind,) = struct.unpack_from("=H", kernel.recv(4096), 4)
-    return bool(kind == _NEW_TABLE)
+        answer = kernel.recv(4096)
+    (kind,) = struct.unpack_from("=H", answer, 4)
+    return bool(kind == _NEW_TABLE and not _flags(answer) & _DORMANT)
+
+
+def _flags(answer: bytes) -> int:
+    """The flags of a table in the kernel's answer: attributes, each with its length and padded to 4 bytes, after two headers."""
+    (end,), at = struct.unpack_from("=I", answer), 20
+    while at < end:
+        length, attribute = struct.unpack_from("=HH", answer, at)
+        if attribute == _NFTA_TABLE_FLAGS:
+            return int.from_bytes(answer[at + 4 : at + length], "big")
+        at += length + -length % 4
+    return 0
 
 
 def xl_info() -> dict[str, str]:

@@ -217,13 +217,16 @@ def _members(value: Any) -> Iterator[tuple[str, Any]]:
 
 
 def parse_rules(listing: str) -> dict[str, str]:
-    """The parts of a table that nft lists, each chain, set and map by kind and name; the elements of a set in one order."""
+    """The parts of the tables that nft lists, each chain, set and map by kind and name; the elements of a set in one order.
+
+    What a table says of itself (``flags dormant``) is under its own kind and name.
+    """
     parts: dict[str, list[str]] = {}
     current: list[str] = []
     for line in listing.splitlines():
-        if re.fullmatch(r"\t(chain|set|map|flowtable|counter|ct \w+|quota|limit|secmark|synproxy) \S+ \{", line):
-            current = parts.setdefault(line.strip(" \t{"), [])
-        elif line not in ("\t}", "}", "") and not line.startswith("table "):
+        if re.fullmatch(r"table \S+ \S+ \{.*|\t(chain|set|map|flowtable|counter|ct \w+|quota|limit|secmark|synproxy) \S+ \{", line):
+            current = parts.setdefault(line.partition("{")[0].strip(), [])
+        elif line not in ("\t}", "}", ""):
             current.append(line.strip())
     return {name: _with_sorted_elements(" ".join(lines)) for name, lines in parts.items()}
 

@@ -335,11 +335,12 @@ def _policy(facts: Facts) -> Judgement:
 
 
 def _differences(facts: Facts, concerned: Callable[[str], bool]) -> list[str]:
-    """Where the loaded table differs from the one that is demanded, of the parts that concern a promise."""
+    """Where the loaded tables differ from those that are demanded: in the parts that concern a promise, and as a whole."""
     if not facts.rules:
         return ["the nftables table inet ringfence is not loaded"]
     loaded, wanted = parse_rules(facts.rules), parse_rules(facts.wanted_rules)
-    parts = sorted(name for name in {*loaded, *wanted} if concerned(name) and loaded.get(name) != wanted.get(name))
+    different = (name for name in {*loaded, *wanted} if loaded.get(name) != wanted.get(name))
+    parts = sorted(name for name in different if concerned(name) or name.startswith("table "))
     told = []
     for name in parts:
         if name not in loaded or name not in wanted:

@@ -42,6 +42,8 @@ CHANGES = {
     "nft add rule inet ringfence forward accept": "chain forward",
     "nft flush chain inet ringfence spoofed": "chain spoofed",
     "nft add chain inet ringfence mine": "chain mine",
+    "nft add table inet ringfence '{ flags dormant; }'": "table inet ringfence",
+    "nft add table arp ringfence '{ flags dormant; }'": "table arp ringfence",
     "nft add element inet ringfence sources '{ \"rz1\" . 198.18.0.2 }'": "set sources",
     "nft flush chain arp ringfence asking": "chain asking",
     "nft add element arp ringfence senders '{ \"rz1\" . 198.18.0.2 }'": "set senders",
