@@ -1,0 +1,91 @@
+"""Tests of the zone's init with this machine's shell. It begins where the disks and the network are set up; crun is made up."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.files import POWER_OFF
+
+FILES = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "zone"
+SETTINGS = {"RECORD_BLOCK": "0", "STOP_SIGNAL": "TERM", "STOP_GRACE": "10", "RESTART": "no", "RESTART_LIMIT": "0"}
+RECORD = {"state": "starting", "exit": "-", "restarts": "0", "health": "none", "oom": "0"}
+APART = "channel() { sleep 60; }\numount() { :; }\nsync() { :; }\n"
+"""What would reach this machine."""
+
+_Run = Callable[..., "subprocess.Popen[bytes]"]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> _Run:
+    """Starts the init with what crun does when it runs the container, once that is started, and with settings of the zone."""
+
+    def start(container: str, **settings: str) -> subprocess.Popen[bytes]:
+        (tmp_path / "bin").mkdir()
+        (tmp_path / "record").mkdir()
+        for name, value in RECORD.items():
+            (tmp_path / "record" / name).write_text(f"{value}\n")
+        (tmp_path / "settings").write_text("".join(f"{name}={value}\n" for name, value in {**SETTINGS, **settings}.items()))
+        for name in ("record.sh", "started"):
+            (tmp_path / name).write_text(_moved((FILES / name.removesuffix(".sh")).read_text(), tmp_path))
+        program = f'#!/bin/sh\n[ "$1" = run ] || exit 0\nINIT=$PPID sh {tmp_path}/started\n{container}\n'
+        (tmp_path / "bin" / "crun").write_text(program)
+        (tmp_path / "bin" / "crun").chmod(0o755)
+        os.mkfifo(tmp_path / "output")
+        text = _moved((FILES / "init").read_text(), tmp_path)
+        functions, begin, _rest = text.partition("trap stop TERM\n")
+        script = f"{functions}{APART}{begin}trap container_started USR1\nrun_container\n"
+        return subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL, start_new_session=True)
+
+    return start
+
+
+def _moved(script: str, place: Path) -> str:
+    """A script of the zone with its paths elsewhere. What ends the zone ends all its processes."""
+    for old, new in {
+        "/usr/lib/ringfence/record": f"{place}/record.sh",
+        "/run/ringfence": str(place),
+        "/dev/console": f"{place}/console",
+        "/dev/xvdc": f"{place}/xvdc",
+        "PATH=": f"PATH={place}/bin:",
+        "kill -USR1 1": "kill -USR1 $INIT",
+        "/bin/busybox poweroff -f": "kill -KILL 0",
+    }.items():
+        script = script.replace(old, new)
+    return script
+
+
+def _ended(process: subprocess.Popen[bytes], timeout: float) -> None:
+    try:
+        assert process.wait(timeout) == -signal.SIGKILL
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("end", ["exit 0", "kill -TERM $PPID; sleep 0.2"], ids=["exits", "is stopped"])
+def test_the_last_output_of_a_container_is_on_the_console_when_the_zone_ends(run: _Run, tmp_path: Path, end: str) -> None:
+    os.mkfifo(tmp_path / "console")
+    # More than the console's pipe takes while nobody reads, and less than both pipes do.
+    process = run(f"head -c 100000 /dev/zero; echo last; {end}")
+    with open(tmp_path / "console", "rb") as console:
+        time.sleep(0.7)
+        assert console.read() == bytes(100000) + b"last\n"
+    _ended(process, 10)
+
+
+def test_a_console_that_takes_nothing_does_not_keep_a_zone_from_ending(run: _Run, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "console")
+    process = run("head -c 100000 /dev/zero")
+    with open(tmp_path / "console", "rb"):
+        began = time.monotonic()
+        _ended(process, 10)
+    assert time.monotonic() - began < POWER_OFF
+    assert b" state=exited exit=0 " in (tmp_path / "xvdc").read_bytes()
