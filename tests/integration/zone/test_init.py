@@ -89,3 +89,18 @@ def test_a_console_that_takes_nothing_does_not_keep_a_zone_from_ending(run: _Run
         _ended(process, 10)
     assert time.monotonic() - began < POWER_OFF
     assert b" state=exited exit=0 " in (tmp_path / "xvdc").read_bytes()
+
+
+def test_health_is_checked_while_a_container_runs_and_counted_anew_from_each_start(run: _Run, tmp_path: Path) -> None:
+    (tmp_path / "health").write_text(f"cat {tmp_path}/record/state >>{tmp_path}/checks; exit 1\n")
+    # Each of the two runs ends after its third check, which is too few failures; the pause between them has time for others.
+    container = f"""
+echo >>{tmp_path}/runs
+until [ "$(wc -l <{tmp_path}/checks)" -ge $(($(wc -l <{tmp_path}/runs) * 3)) ]; do sleep 0.05; done
+exit 1"""
+    (tmp_path / "checks").touch()
+    health = {"INTERVAL": "0.3", "START_INTERVAL": "0.3", "START_PERIOD": "0", "TIMEOUT": "5", "RETRIES": "4"}
+    settings = {f"HEALTH_{name}": value for name, value in health.items()}
+    _ended(run(container, RESTART="on-failure", RESTART_LIMIT="1", **settings), 20)
+    assert (tmp_path / "checks").read_text() == "running\n" * 6
+    assert b" state=exited exit=1 restarts=1 health=starting " in (tmp_path / "xvdc").read_bytes()
