@@ -179,7 +179,7 @@ def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
 
 def _resolve_layout(reference: Reference, architecture: str) -> Resolved:
     read = _layout_reader(reference, reference)
-    entries = _entries(reference, _parse_document(reference, read("index.json")))
+    entries = _layout_entries(reference, read)
     found = [entry for entry in entries if reference.tag in (None, _tag_of(entry))]
     if len(found) != 1:
         tags = ", ".join(str(_tag_of(entry) or "(untagged)") for entry in entries)
@@ -204,6 +204,18 @@ def _resolve_blobs(reference: Reference, named_digest: str, read: Callable[[str]
         digest = _choose(reference, document, architecture)
         raw = _listed(reference, digest, lambda: read_blob(digest))
     return _resolved(reference, architecture, digest, named_digest, raw, read_blob)
+
+
+def layout_tags(layout: Reference) -> list[str | None]:
+    """The tags of the images in an OCI layout or an archive of one; ``None`` for an image without.
+
+    :raises ImageError: when there is none, or it is damaged.
+    """
+    return [_tag_of(entry) for entry in _layout_entries(layout, _layout_reader(layout, layout))]
+
+
+def _layout_entries(reference: Reference, read: Callable[[str], bytes]) -> list[dict[str, Any]]:
+    return _entries(reference, _parse_document(reference, read("index.json")))
 
 
 def _tag_of(descriptor: dict[str, Any]) -> str | None:

@@ -12,10 +12,8 @@ from __future__ import annotations
 import dataclasses
 import gzip
 import hashlib
-import json
 import os
 import re
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -192,24 +190,16 @@ def _published(reference: references.Reference, architecture: str) -> tuple[Publ
 
 def _require_no_others(reference: references.Reference) -> None:
     """Check that an archive has no image of another tag: it is written anew as a whole, and that image would be lost."""
-    others = sorted(tag or "(untagged)" for tag in _archive_tags(Path(reference.name)) if tag != reference.tag)
+    try:
+        tags = registry.layout_tags(reference)
+    except registry.ImageNotFound:
+        return
+    others = sorted(tag or "(untagged)" for tag in tags if tag != reference.tag)
     if others:
         raise RingfenceError(
             f"destination {reference}: the file has other images, {', '.join(others)}, and an archive is written anew with one image; "
             "name a file for each tag, or delete this one; a registry or oci:/DIRECTORY takes several tags"
         )
-
-
-def _archive_tags(archive: Path) -> list[str | None]:
-    """The tags of the images in an OCI archive; none if it is not there or is no such archive."""
-    try:
-        with tarfile.open(archive) as members:
-            index = next(member for member in members if member.name.removeprefix("./") == "index.json")
-            content = members.extractfile(index)
-            manifests = json.load(content)["manifests"] if content else []
-        return [(entry.get("annotations") or {}).get(oci_layout.TAG) for entry in manifests]
-    except (OSError, tarfile.TarError, StopIteration, ValueError, KeyError, TypeError, AttributeError):
-        return []
 
 
 def _download(source: DebianKernel, work: Path) -> Path:
