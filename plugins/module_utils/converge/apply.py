@@ -223,10 +223,12 @@ class Apply:
                 raise RingfenceError("its init gave up")
             if record and record.health == "unhealthy":
                 raise RingfenceError("its health check fails")
-            if record and record.health == "starting" and record.state in ("exited", "stopped") and record.exit_status != 0:
-                raise RingfenceError(f"its container ended with exit status {record.exit_status} before it was healthy")
+            if record and record.health != "starting":
+                return
             # A job that ends well needs no check; what is started anew by its restart policy is still to become healthy.
-            if record and (record.health != "starting" or record.state in ("exited", "stopped")):
+            if record and record.state in ("exited", "stopped"):
+                if record.exit_status != 0:
+                    raise RingfenceError(f"its container ended with exit status {record.exit_status} before it was healthy")
                 return
             if ended:
                 raise RingfenceError("it ended before its container started")
