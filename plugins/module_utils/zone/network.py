@@ -76,34 +76,39 @@ def allocate(names: Iterable[str], taken: Mapping[str, int]) -> dict[str, int]:
 def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str:
     """The nftables tables ``inet ringfence`` and ``arp ringfence`` as one transaction that replaces them. No other table is touched.
 
-    Closed unless declared: between zones, from a zone to the host, and from a zone to the network.
+    Closed unless declared: between zones, from a zone to the host, and from a zone to the network. Each packet is judged by how its
+    connection began, so that a connection lasts no longer than what lets it be begun.
 
     :param links: every zone of the host, by name.
     :param routes_others: of ``ipv4`` and ``ipv6`` those for which the host was a router before it had zones. Of the others, what is
         neither for nor from a zone is dropped: forwarding, which published ports need, makes no router of it.
     """
     ordered = sorted(links.values(), key=lambda link: link.index)
+    starting = {interface(link.index): rules for link in ordered if (rules := _declared(link, links))}
     lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
+    for protocol in ("tcp", "udp"):
+        ports = [(link.index, port) for link in ordered for port in sorted(link.ports) if port.protocol == protocol]
+        for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
+            targets = [f"{port.host} : {of(index)} . {port.zone}" for index, port in ports]
+            lines += _collection(f"map published{suffix}_{protocol}", f"inet_service : {kind} . inet_service", targets)
+        served = [f'"{interface(index)}" . {port.host} . {port.zone}' for index, port in ports]
+        lines += _collection(f"set served_{protocol}", "ifname . inet_service . inet_service", served)
+    lines += _collection("set servers", "ifname", [f'"{interface(link.index)}"' for link in ordered if link.ports])
     for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
-        for protocol in ("tcp", "udp"):
-            ports = [
-                f"{port.host} : {of(link.index)} . {port.zone}"
-                for link in ordered
-                for port in sorted(link.ports)
-                if port.protocol == protocol
-            ]
-            lines += _collection(f"map published{suffix}_{protocol}", f"inet_service : {kind} . inet_service", ports)
         sources = [f'"{interface(link.index)}" . {of(link.index)}' for link in ordered]
         lines += _collection(f"set sources{suffix}", f"ifname . {kind}", sources)
+    for name, rules in starting.items():
+        lines += [f"    chain from_{name} {{", *(f"        {rule}" for rule in rules), "    }"]
+    lines += _collection("map starting", "ifname : verdict", [f'"{name}" : jump from_{name}' for name in starting])
     lines += [
         *_CHAINS,
+        *_judging("forth", "iifname", "oifname"),
+        *_judging("back", "oifname", "iifname"),
         "    chain forward {",
         "        type filter hook forward priority filter; policy accept;",
         *(f'        meta nfproto {family} iifname != "rz*" oifname != "rz*" accept' for family in sorted(routes_others)),
         '        iifname != "rz*" oifname != "rz*" drop',
-        "        ct state established,related accept",
-        '        oifname "rz*" iifname != "rz*" ct status dnat accept',
-        *(f"        {rule}" for link in ordered for rule in _declared(link, links)),
+        "        ct direction vmap { original : jump forth, reply : jump back }",
         "        drop",
         "    }",
         "}",
@@ -111,6 +116,24 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
         "",
     ]
     return "\n".join(lines)
+
+
+def _judging(chain: str, starter: str, other: str) -> list[str]:
+    """The chain for the packets of one direction: ``starter`` and ``other`` match the interfaces of who began and of who was called.
+
+    An ICMP error has no ports of its own: it passes where its connection's zone, or network, may be called at all.
+    """
+    return [
+        f"    chain {chain} {{",
+        f"        {starter} vmap @starting",
+        f'        {starter} "rz*" return',
+        *(
+            f"        ct status dnat meta l4proto {protocol} {other} . ct original proto-dst . ct reply proto-src @served_{protocol} accept"
+            for protocol in ("tcp", "udp")
+        ),
+        f"        ct status dnat ct state related {other} @servers accept",
+        "    }",
+    ]
 
 
 def _arp(senders: Sequence[str]) -> list[str]:
@@ -135,28 +158,32 @@ def _collection(head: str, kind: str, elements: Sequence[str]) -> list[str]:
 
 
 def _declared(link: Link, links: Mapping[str, Link]) -> list[str]:
-    """The rules that let a zone's declared connections through."""
-    own = interface(link.index)
-    asked = [Traffic(server, ("53/tcp", "53/udp")) for server in link.servers]
+    """The rules for the connections that a zone may begin: to zones that let it in, and to what is no zone."""
     rules = [
-        f'iifname "{own}" oifname != "rz*" {"ip6" if ":" in traffic.peer else "ip"} daddr {traffic.peer}{match} accept'
-        for traffic in (*asked, *link.networks.egress)
-        for match in _matches(traffic.ports)
+        rule
+        for other in sorted(links.values(), key=lambda other: other.index)
+        for traffic in other.networks.ingress
+        if links.get(traffic.peer) is link
+        for peer in (address(other.index), address6(other.index))
+        for rule in _accepted(peer, traffic.ports)
     ]
-    return rules + [
-        f'iifname "{interface(links[traffic.peer].index)}" oifname "{own}"{match} accept'
-        for traffic in link.networks.ingress
-        if traffic.peer in links
-        for match in _matches(traffic.ports)
-    ]
+    asked = [Traffic(server, ("53/tcp", "53/udp")) for server in link.servers]
+    outside = [rule for traffic in (*asked, *link.networks.egress) for rule in _accepted(traffic.peer, traffic.ports)]
+    return [*rules, *(f"{_called(zones)} return" for zones in (str(_RANGE), f"{_PREFIX6}/64") if outside), *outside]
 
 
-def _matches(ports: Sequence[str]) -> list[str]:
-    """What a rule says of ports, one for each protocol."""
+def _accepted(peer: str, ports: Sequence[str]) -> list[str]:
+    """The rules for connections to an address or network; no ports are all of them, and all protocols."""
     if not ports:
-        return [""]
-    by_protocol = {protocol: [port.split("/")[0] for port in ports if port.endswith(protocol)] for protocol in ("tcp", "udp")}
-    return [f" {protocol} dport {{ {', '.join(numbers)} }}" for protocol, numbers in by_protocol.items() if numbers]
+        return [f"{_called(peer)} accept"]
+    numbered = [port.split("/") for port in ports]
+    rules = [f"{_called(peer)} meta l4proto {protocol} ct reply proto-src {number} accept" for number, protocol in numbered]
+    return [*rules, f"{_called(peer)} ct state related accept"]
+
+
+def _called(peer: str) -> str:
+    """What matches each packet of a connection that is answered by an address, or from a network: after the host's own translation."""
+    return f"ct reply {'ip6' if ':' in peer else 'ip'} saddr {peer}"
 
 
 _CHAINS = """\

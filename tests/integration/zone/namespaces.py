@@ -265,8 +265,12 @@ def find_closed(family: Family) -> dict[str, bool]:
             "zone with a forged fragment to the host": joins_forged(family, 1),
         }
         run("nft", "flush", "chain", "inet", "ringfence", "spoofed")
-        found["without the check of sources: zone with a forged source to the outside"] = receives_forged(client, family)
         found["without the check of sources: zone with a forged fragment to the host"] = joins_forged(family, 2)
+        found["without the check of sources alone: zone with a forged source to the outside"] = receives_forged(client, family)
+        run("nft", "flush", "chain", "inet", "ringfence", "forward")
+        found["without the check of sources, and of what is declared: zone with a forged source to the outside"] = receives_forged(
+            client, family
+        )
     return found
 
 
@@ -284,6 +288,100 @@ def find_declared(family: Family) -> dict[str, bool]:
         "declared: another zone to the outside": connects("zone2", family.outside, 80),
         "declared: zone to the host, whose address is in the network": connects("zone1", family.host, 22),
     }
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversation:
+    """Datagrams between two namespaces, in which both sides have spoken. ``called`` is the address and port that the client called."""
+
+    client: socket.socket
+    server: socket.socket
+    called: tuple[str, int]
+
+    def asks(self) -> bool:
+        """Whether what the client says comes to the server."""
+        self.client.sendto(b"question", self.called)
+        return self._hears(self.server)
+
+    def answers(self) -> bool:
+        """Whether what the server says comes to the client."""
+        self.server.send(b"answer")
+        return self._hears(self.client)
+
+    @staticmethod
+    def _hears(listener: socket.socket) -> bool:
+        try:
+            return bool(listener.recv(100))
+        except TimeoutError:
+            return False
+
+
+def converse(caller: str, family: Family, called: tuple[str, int], place: str) -> Conversation:
+    """Begin a conversation with a namespace, whose port is the one that is called."""
+    with inside(caller):
+        client = socket.socket(family.kind, socket.SOCK_DGRAM)
+    with inside(place):
+        server = socket.socket(family.kind, socket.SOCK_DGRAM)
+    for end in (client, server):
+        end.settimeout(PATIENCE)
+    server.bind(("", called[1]))
+    client.sendto(b"question", called)
+    server.connect(server.recvfrom(100)[1])
+    server.send(b"answer")
+    client.recv(100)
+    return Conversation(client, server, called)
+
+
+def refuses(caller: str, family: Family, called: tuple[str, int]) -> bool:
+    """Whether a client hears that nobody listens: an ICMP error, which belongs to what it has said."""
+    with inside(caller):
+        client = socket.socket(family.kind, socket.SOCK_DGRAM)
+    with client:
+        client.settimeout(PATIENCE)
+        client.connect(called)
+        client.send(b"question")
+        try:
+            client.recv(100)
+        except ConnectionRefusedError:
+            return True
+        except TimeoutError:
+            pass
+        return False
+
+
+def find_taken_away(family: Family) -> dict[str, bool]:
+    """What becomes of conversations when what let them be begun is declared no longer."""
+
+    def load(**links: Link) -> None:
+        run("nft", "-f", "-", stdin=network.ruleset(links, routes_others=()))
+
+    some, more = (Traffic(family.network, ports) for ports in (("90-91/udp",), ("92/udp",)))
+    published = tuple(Port(port, port, "udp") for port in (93, 94, 95))
+    lets_in = Networks(ingress=(Traffic("one", ("96/udp",)),))
+    load(one=Link(1, networks=Networks(egress=(some, more))), two=Link(2, published, lets_in))
+    taken = {
+        "zone to the outside": converse("zone1", family, (family.outside, 90), "outside"),
+        "zone to the zone that let it in": converse("zone1", family, (family.zone(2), 96), "zone2"),
+        "outside to a port that was published": converse("outside", family, (family.host, 93), "zone2"),
+    }
+    kept = {
+        "zone to the outside": converse("zone1", family, (family.outside, 92), "outside"),
+        "outside to a published port": converse("outside", family, (family.host, 94), "zone2"),
+    }
+    found = {
+        "declared: zone hears that nobody listens outside": refuses("zone1", family, (family.outside, 91)),
+        "declared: outside hears that nobody listens in the zone": refuses("outside", family, (family.host, 95)),
+    }
+    load(one=Link(1, networks=Networks(egress=(more,))), two=Link(2, (Port(97, 93, "udp"), *published[1:])))
+    found |= {f"taken away: {name}": talk.asks() for name, talk in taken.items()}
+    found |= {f"taken away: answer, {name}": talk.answers() for name, talk in taken.items()}
+    found |= {f"still declared: {name}": talk.asks() and talk.answers() for name, talk in kept.items()}
+    load(another=Link(1))
+    found["taken away: outside to the next zone with the address"] = kept["zone to the outside"].answers()
+    for talk in (*taken.values(), *kept.values()):
+        talk.client.close()
+        talk.server.close()
+    return found
 
 
 def find_on_a_router(family: Family) -> dict[str, bool]:
@@ -398,6 +496,7 @@ def main() -> None:
     ):
         run("nft", "-f", "-", stdin=rules)
         found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
+    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_taken_away(family).items()}
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
     found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))

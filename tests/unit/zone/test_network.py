@@ -136,22 +136,44 @@ def test_a_forged_source_is_dropped_before_anything_else_looks_at_it() -> None:
     ]
 
 
-def test_what_is_declared_is_let_through_and_nothing_else() -> None:
+def test_each_packet_is_judged_by_what_its_connection_may_begin_now() -> None:
     networks = Networks(
         egress=(Traffic("10.0.0.0/8", ("53/udp", "80/tcp")), Traffic("192.0.2.0/24"), Traffic("2001:db8::/32")),
         ingress=(Traffic("db", ("1-9/tcp",)),),
     )
-    lines = _block(ruleset({"a": Link(1, networks=networks, servers=("2001:db8::53",)), "db": Link(2)}, routes_others=()), "chain forward")
-    assert lines[lines.index('oifname "rz*" iifname != "rz*" ct status dnat accept') + 1 :] == [
-        'iifname "rz1" oifname != "rz*" ip6 daddr 2001:db8::53 tcp dport { 53 } accept',
-        'iifname "rz1" oifname != "rz*" ip6 daddr 2001:db8::53 udp dport { 53 } accept',
-        'iifname "rz1" oifname != "rz*" ip daddr 10.0.0.0/8 tcp dport { 80 } accept',
-        'iifname "rz1" oifname != "rz*" ip daddr 10.0.0.0/8 udp dport { 53 } accept',
-        'iifname "rz1" oifname != "rz*" ip daddr 192.0.2.0/24 accept',
-        'iifname "rz1" oifname != "rz*" ip6 daddr 2001:db8::/32 accept',
-        'iifname "rz2" oifname "rz1" tcp dport { 1-9 } accept',
-        "drop",
+    text = ruleset({"a": Link(1, networks=networks, servers=("2001:db8::53",)), "db": Link(2), "c": Link(3)}, routes_others=())
+    assert _block(text, "chain forward")[-2:] == ["ct direction vmap { original : jump forth, reply : jump back }", "drop"]
+    assert _block(text, "map starting") == [
+        "type ifname : verdict",
+        'elements = { "rz1" : jump from_rz1, "rz2" : jump from_rz2 }',
     ]
+    assert _block(text, "chain from_rz1") == [
+        "ct reply ip saddr 198.18.0.0/16 return",
+        "ct reply ip6 saddr fd72:696e:6766::/64 return",
+        "ct reply ip6 saddr 2001:db8::53 meta l4proto tcp ct reply proto-src 53 accept",
+        "ct reply ip6 saddr 2001:db8::53 meta l4proto udp ct reply proto-src 53 accept",
+        "ct reply ip6 saddr 2001:db8::53 ct state related accept",
+        "ct reply ip saddr 10.0.0.0/8 meta l4proto udp ct reply proto-src 53 accept",
+        "ct reply ip saddr 10.0.0.0/8 meta l4proto tcp ct reply proto-src 80 accept",
+        "ct reply ip saddr 10.0.0.0/8 ct state related accept",
+        "ct reply ip saddr 192.0.2.0/24 accept",
+        "ct reply ip6 saddr 2001:db8::/32 accept",
+    ]
+    assert _block(text, "chain from_rz2") == [
+        "ct reply ip saddr 198.18.0.1 meta l4proto tcp ct reply proto-src 1-9 accept",
+        "ct reply ip saddr 198.18.0.1 ct state related accept",
+        "ct reply ip6 saddr fd72:696e:6766::1 meta l4proto tcp ct reply proto-src 1-9 accept",
+        "ct reply ip6 saddr fd72:696e:6766::1 ct state related accept",
+    ]
+
+
+def test_the_two_directions_of_a_connection_differ_in_its_ends_alone() -> None:
+    text = ruleset({"a": Link(1, (Port(8080, 80),))}, routes_others=())
+    forth, back = (_block(text, f"chain {chain}") for chain in ("forth", "back"))
+    swapped = {"iifname": "oifname", "oifname": "iifname"}
+    assert back == [" ".join(swapped.get(word, word) for word in line.split()) for line in forth]
+    assert _block(text, "set served_tcp")[1] == 'elements = { "rz1" . 8080 . 80 }'
+    assert _block(text, "set servers")[1] == 'elements = { "rz1" }'
 
 
 @pytest.mark.parametrize(
