@@ -39,6 +39,7 @@ _PACKAGES = (
     "ucspi-unix",
     "openssh-client",
     # the network of zones
+    "conntrack",
     "iproute2",
     "nftables",
 )

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table, routes_others
@@ -19,7 +20,7 @@ _KEPT = "network.nft"
 """The file in the store that the unit ringfence-network loads at boot."""
 
 _LOADING = "network.loading"
-"""It is there while others are loaded than those that are kept: a run that is killed then has perhaps loaded what nobody wants any more."""
+"""Others than those that are kept, while they are loaded: a run that is killed then has perhaps loaded what nobody wants any more."""
 
 
 def rules(definitions: Iterable[Definition]) -> str:
@@ -38,19 +39,35 @@ def is_loaded(store: Store, text: str) -> bool:
 def load(store: Store, text: str) -> None:
     """Replace the tables at once as a whole; they are kept only if they load."""
     loading = store.root / _LOADING
-    loading.touch(mode=0o600)
+    before = [kept(store)] + ([_text(loading)] if loading.exists() else [])
+    write_atomically(loading, text.encode())
     try:
         run(["nft", "-f", "-"], stdin=text.encode())
     except CommandFailed:
         loading.unlink()  # nft has loaded nothing of it.
         raise
+    for port in sorted(set().union(*(network.moved_udp_ports(rules, text) for rules in before))):
+        _forget_senders(port)
     write_atomically(store.root / _KEPT, text.encode())
     loading.unlink()
 
 
+def _forget_senders(port: int) -> None:
+    """Have the kernel decide anew where datagrams to a port of the host go: for a sender that it knows, it never asks the rules again."""
+    for family in ("ipv4", "ipv6"):
+        try:
+            run(["conntrack", "-D", "-f", family, "-p", "udp", "--orig-port-dst", str(port)], timeout=60)
+        except CommandFailed as error:
+            if "0 flow entries have been deleted" not in error.output:
+                raise
+
+
 def kept(store: Store) -> str:
     """The rules that are loaded at the next boot of the host; empty if there are none."""
-    path = store.root / _KEPT
+    return _text(store.root / _KEPT)
+
+
+def _text(path: Path) -> str:
     return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
 
 

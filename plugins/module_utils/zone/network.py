@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import functools
 import ipaddress
+import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -116,6 +117,16 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
         "",
     ]
     return "\n".join(lines)
+
+
+def moved_udp_ports(before: str, after: str) -> set[int]:
+    """The UDP ports of the host that do not lead where they did, of two rulesets: published, taken away, or given to another zone."""
+    return {int(target.split(" : ")[0]) for target in _udp_targets(before) ^ _udp_targets(after)}
+
+
+def _udp_targets(text: str) -> set[str]:
+    found = re.search(r"map published_udp \{\n.*\n +elements = \{ (.*) \}", text)
+    return set(found[1].split(", ")) if found else set()
 
 
 def _judging(chain: str, starter: str, other: str) -> list[str]:

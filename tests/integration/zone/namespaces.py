@@ -21,12 +21,14 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs import arp
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import Networks, Port, Traffic
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall, network
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.network import Link
 
 VIF = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "vif"
 ROUTER = "fe80::2"
 """Link-local address of the machine outside, which announces itself as a router to the host."""
+STORE = Store(Path("/run/store"))
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
 
@@ -301,29 +303,31 @@ class Conversation:
     def asks(self) -> bool:
         """Whether what the client says comes to the server."""
         self.client.sendto(b"question", self.called)
-        return self._hears(self.server)
+        return _hears(self.server)
 
     def answers(self) -> bool:
         """Whether what the server says comes to the client."""
         self.server.send(b"answer")
-        return self._hears(self.client)
+        return _hears(self.client)
 
-    @staticmethod
-    def _hears(listener: socket.socket) -> bool:
-        try:
-            return bool(listener.recv(100))
-        except TimeoutError:
-            return False
+
+def _hears(listener: socket.socket) -> bool:
+    try:
+        return bool(listener.recv(100))
+    except TimeoutError:
+        return False
+
+
+def _datagrams(place: str, family: Family) -> socket.socket:
+    with inside(place):
+        end = socket.socket(family.kind, socket.SOCK_DGRAM)
+    end.settimeout(PATIENCE)
+    return end
 
 
 def converse(caller: str, family: Family, called: tuple[str, int], place: str) -> Conversation:
     """Begin a conversation with a namespace, whose port is the one that is called."""
-    with inside(caller):
-        client = socket.socket(family.kind, socket.SOCK_DGRAM)
-    with inside(place):
-        server = socket.socket(family.kind, socket.SOCK_DGRAM)
-    for end in (client, server):
-        end.settimeout(PATIENCE)
+    client, server = _datagrams(caller, family), _datagrams(place, family)
     server.bind(("", called[1]))
     client.sendto(b"question", called)
     server.connect(server.recvfrom(100)[1])
@@ -334,26 +338,43 @@ def converse(caller: str, family: Family, called: tuple[str, int], place: str) -
 
 def refuses(caller: str, family: Family, called: tuple[str, int]) -> bool:
     """Whether a client hears that nobody listens: an ICMP error, which belongs to what it has said."""
-    with inside(caller):
-        client = socket.socket(family.kind, socket.SOCK_DGRAM)
-    with client:
-        client.settimeout(PATIENCE)
+    with _datagrams(caller, family) as client:
         client.connect(called)
         client.send(b"question")
         try:
-            client.recv(100)
+            return _hears(client)
         except ConnectionRefusedError:
             return True
-        except TimeoutError:
-            pass
-        return False
+
+
+def load(**links: Link) -> None:
+    """Load the rules as a converge does."""
+    firewall.load(STORE, network.ruleset(links, routes_others=()))
+
+
+def find_moved(family: Family) -> dict[str, bool]:
+    """Where the datagrams of one sender go while a port of the host is published, and given to another zone."""
+    client, *servers = (_datagrams(place, family) for place in ("outside", "zone1", "zone2"))
+    for server in servers:
+        server.bind(("", 99))
+
+    def reaches(server: socket.socket) -> bool:
+        client.sendto(b"question", (family.host, 99))
+        return _hears(server)
+
+    load()
+    found = {"moved: outside to a port that is not published yet": reaches(servers[0])}
+    load(one=Link(1, (Port(99, 99, "udp"),)))
+    found["moved: outside to a port that has been published meanwhile"] = reaches(servers[0])
+    load(one=Link(1), two=Link(2, (Port(99, 99, "udp"),)))
+    found["moved: outside to a port that has been given to another zone meanwhile"] = reaches(servers[1])
+    for end in (client, *servers):
+        end.close()
+    return found
 
 
 def find_taken_away(family: Family) -> dict[str, bool]:
     """What becomes of conversations when what let them be begun is declared no longer."""
-
-    def load(**links: Link) -> None:
-        run("nft", "-f", "-", stdin=network.ruleset(links, routes_others=()))
 
     some, more = (Traffic(family.network, ports) for ports in (("90-91/udp",), ("92/udp",)))
     published = tuple(Port(port, port, "udp") for port in (93, 94, 95))
@@ -465,6 +486,7 @@ def main() -> None:
     fakes = Path("/run/fakes")
     run("mount", "-t", "tmpfs", "none", "/run")
     fakes.mkdir()
+    STORE.root.mkdir()
     for name in ("xenstore-read", "xenstore-write"):
         (fakes / name).write_text("#!/bin/sh\n")
         (fakes / name).chmod(0o755)
@@ -497,6 +519,7 @@ def main() -> None:
         run("nft", "-f", "-", stdin=rules)
         found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_taken_away(family).items()}
+    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_moved(family).items()}
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
     found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))

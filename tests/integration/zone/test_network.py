@@ -31,6 +31,8 @@ OF_EACH_FAMILY = {
     "declared: outside to a published port",
     "declared: zone hears that nobody listens outside",
     "declared: outside hears that nobody listens in the zone",
+    "moved: outside to a port that has been published meanwhile",
+    "moved: outside to a port that has been given to another zone meanwhile",
     "still declared: zone to the outside",
     "still declared: outside to a published port",
     # What the rules are there for: without them it would be possible.
@@ -54,6 +56,7 @@ NOT_OF_EITHER_FAMILY = {
     "declared: zone back to the one that it lets in",
     "declared: another zone to the outside",
     "declared: zone to the host, whose address is in the network",
+    "moved: outside to a port that is not published yet",
     "taken away: zone to the outside",
     "taken away: zone to the zone that let it in",
     "taken away: outside to a port that was published",

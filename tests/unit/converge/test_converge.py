@@ -22,7 +22,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import Com
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Running
 
@@ -874,8 +874,10 @@ def test_rules_that_a_killed_change_has_loaded_are_replaced_when_it_is_not_wante
     host.converge(_zone())
     wanted = host.table
 
-    def killed(*_arguments: Any, **_options: Any) -> None:
-        raise _Killed
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "network.nft":
+            raise _Killed
+        write_atomically(path, content)
 
     with monkeypatch.context() as patched:
         patched.setattr(firewall, "write_atomically", killed)

@@ -18,6 +18,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.network impor
     allocate,
     interface,
     mac,
+    moved_udp_ports,
     ruleset,
 )
 
@@ -104,6 +105,28 @@ def test_the_published_ports_and_the_sources() -> None:
         "type ifname . ipv6_addr",
         'elements = { "rz1" . fd72:696e:6766::1, "rz2" . fd72:696e:6766::2, "rz3" . fd72:696e:6766::3 }',
     ]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "moved"),
+    [
+        ({}, {}, set()),
+        ({}, {"a": Link(1, (Port(53, 53, "udp"), Port(80, 80)))}, {53}),
+        (
+            {"a": Link(1, (Port(53, 53, "udp"), Port(514, 514, "udp")))},
+            {"a": Link(1, (Port(514, 514, "udp"), Port(53, 5353, "udp")))},
+            {53},
+        ),
+        ({"a": Link(1, (Port(53, 53, "udp"),))}, {"b": Link(2, (Port(53, 53, "udp"),))}, {53}),
+        ({"a": Link(1, (Port(53, 53, "udp"),))}, {"a": Link(1)}, {53}),
+    ],
+)
+def test_the_udp_ports_that_lead_elsewhere(before: dict[str, Link], after: dict[str, Link], moved: set[int]) -> None:
+    assert moved_udp_ports(*(ruleset(links, routes_others=()) for links in (before, after))) == moved
+
+
+def test_rules_that_never_were_publish_nothing() -> None:
+    assert moved_udp_ports("", ruleset({"a": Link(1, (Port(53, 53, "udp"),))}, routes_others=())) == {53}
 
 
 def test_without_zones_there_is_nothing_published() -> None:

@@ -19,7 +19,7 @@ _SMALL, _LARGE, _ABSENT = {"size": "16MiB"}, {"size": "24MiB"}, {"state": "absen
 _KNOWN = {
     "create": {
         "run nft -f",
-        "write network.loading",
+        "rename network.loading",
         "rename network.nft",
         "run mkfs.ext4 -q",
         "rename volumes/passing.img",
