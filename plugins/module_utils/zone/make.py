@@ -88,6 +88,10 @@ def make_writable(store: Store, definition: Definition, *, fresh: bool) -> None:
             os.replace(new, layer)
 
 
+_CHECK = ("crun", "exec", "--pid-file", "/run/ringfence/health.pid")
+"""How a health check begins: the zone's init has to know what it started."""
+
+
 def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
     # The drivers first, so that the host connects the devices while the others are being loaded.
     needs = ["xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay"]
@@ -124,9 +128,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
         "config.json": json.dumps(config).encode(),
         # Sourced by its init, so it is one command of a shell.
-        "health": f"exec {shlex.join(['crun', 'exec', '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode()
-        if check
-        else b"",
+        "health": f"exec {shlex.join([*_CHECK, '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode() if check else b"",
         "fstab": _FSTAB.format(image=image.filesystem).encode(),
         "modules/order": "".join(f"{module}\n" for module in later).encode(),
         "record/state": b"starting\n",

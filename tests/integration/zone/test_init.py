@@ -17,6 +17,13 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.files import 
 FILES = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "zone"
 SETTINGS = {"RECORD_BLOCK": "0", "STOP_SIGNAL": "TERM", "STOP_GRACE": "10", "RESTART": "no", "RESTART_LIMIT": "0"}
 RECORD = {"state": "starting", "exit": "-", "restarts": "0", "health": "none", "oom": "0"}
+HEALTH = {
+    "HEALTH_INTERVAL": "0.3",
+    "HEALTH_START_INTERVAL": "0.3",
+    "HEALTH_START_PERIOD": "0",
+    "HEALTH_TIMEOUT": "5",
+    "HEALTH_RETRIES": "4",
+}
 APART = "channel() { sleep 60; }\numount() { :; }\nsync() { :; }\n"
 """What would reach this machine."""
 
@@ -99,8 +106,19 @@ echo >>{tmp_path}/runs
 until [ "$(wc -l <{tmp_path}/checks)" -ge $(($(wc -l <{tmp_path}/runs) * 3)) ]; do sleep 0.05; done
 exit 1"""
     (tmp_path / "checks").touch()
-    health = {"INTERVAL": "0.3", "START_INTERVAL": "0.3", "START_PERIOD": "0", "TIMEOUT": "5", "RETRIES": "4"}
-    settings = {f"HEALTH_{name}": value for name, value in health.items()}
-    _ended(run(container, RESTART="on-failure", RESTART_LIMIT="1", **settings), 20)
+    _ended(run(container, RESTART="on-failure", RESTART_LIMIT="1", **HEALTH), 20)
     assert (tmp_path / "checks").read_text() == "running\n" * 6
     assert b" state=exited exit=1 restarts=1 health=starting " in (tmp_path / "xvdc").read_bytes()
+
+
+def test_a_health_check_that_hangs_is_ended_in_the_container_too(run: _Run, tmp_path: Path) -> None:
+    """Its parent is crun, which is made up: it has said which process it began, and waits for that."""
+    (tmp_path / "health").write_text(f"setsid sleep 60 & echo $! >{tmp_path}/health.pid; echo $! >>{tmp_path}/began; wait\n")
+    container = f"""
+until [ "$(cat {tmp_path}/began | wc -l)" -ge 3 ]; do sleep 0.05; done
+while read -r check; do grep -q sleep "/proc/$check/cmdline" && hanging=$((hanging + 1)); done <{tmp_path}/began
+exit $hanging"""
+    (tmp_path / "began").touch()
+    _ended(run(container, RESTART="no", **{**HEALTH, "HEALTH_TIMEOUT": "0.3", "HEALTH_RETRIES": "2"}), 20)
+    # The last one has its time still.
+    assert b" state=exited exit=1 restarts=0 health=unhealthy " in (tmp_path / "xvdc").read_bytes()

@@ -158,7 +158,19 @@ def test_a_fingerprint_tells_contents_apart_on_one_host(host: Host, tmp_path: Pa
 def test_a_health_check_is_one_command_and_its_times(host: Host, tmp_path: Path) -> None:
     checked = dataclasses.replace(ZONE, healthcheck=Healthcheck(test=("/bin/sh", "-c", "curl -f 'http://[::1]/'"), interval=7))
     files = _unpacked(_initrd(_write(host, checked)), tmp_path / "unpacked")
-    command = ["exec", "crun", "exec", "--cwd", "/", "app", "/bin/sh", "-c", "curl -f 'http://[::1]/'"]
+    command = [
+        "exec",
+        "crun",
+        "exec",
+        "--pid-file",
+        "/run/ringfence/health.pid",
+        "--cwd",
+        "/",
+        "app",
+        "/bin/sh",
+        "-c",
+        "curl -f 'http://[::1]/'",
+    ]
     assert shlex.split(files["zone/health"][1].decode()) == command
     settings = dict(word.split("=", 1) for word in shlex.split(files["zone/settings"][1].decode()))
     assert {key: value for key, value in settings.items() if key.startswith("HEALTH_")} == {
