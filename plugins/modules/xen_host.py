@@ -71,6 +71,7 @@ EXAMPLES = r"""
   ansible.builtin.apt:
     name: "{{ prepared.packages }}"
     install_recommends: false
+  when: prepared.packages | length > 0 and not ansible_check_mode
 
 - name: Bring the boot configuration to Xen
   ringfence.zones.xen_host:
@@ -103,9 +104,15 @@ unconfirmed:
   type: bool
   returned: success
 packages:
-  description: The Debian packages that the host needs, to be installed without recommended ones; with O(state=prepared).
+  description:
+    - The Debian packages that are to be installed, without recommended ones; with O(state=prepared). Empty if the host has them all.
+    - In check mode they count as a change of this module, because apt can tell of packages only when it has their lists.
   type: list
   elements: str
+  returned: success
+interrupted:
+  description: Whether dpkg was killed at its work, and C(dpkg --configure -a) has to be run before packages are installed.
+  type: bool
   returned: success
 ansible_facts:
   description: Facts of the host.
@@ -152,6 +159,7 @@ def main() -> None:
         "armed": outcome.armed,
         "unconfirmed": outcome.unconfirmed,
         "packages": outcome.packages,
+        "interrupted": outcome.interrupted,
         "ansible_facts": {"ringfence_host_reboot_pending": bool(outcome.pending) and not outcome.armed},
     }
     if outcome.pending and not module.params["reboot"]:

@@ -30,6 +30,7 @@ _BLOCK_DEVICES = Path("/sys/dev/block")
 _MARKER = Path(decisions.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
+_DPKG_JOURNAL = Path("/var/lib/dpkg/updates")
 _MIB = 1024 * 1024
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
@@ -49,6 +50,8 @@ class Outcome:
     """Xen runs as declared, or will after the reboot, and has to be confirmed."""
     packages: list[str] = field(default_factory=list)
     """What has to be installed between :func:`prepare` and :func:`arm`."""
+    interrupted: bool = False
+    """An installation was interrupted before, which apt wants to be finished first."""
 
 
 def prepare(options: decisions.Options, *, check: bool) -> Outcome:
@@ -66,13 +69,17 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
         # A changed boot configuration waits for a trial of its own.
         files = [file for file in files if file.path != decisions.GRUB_FILE]
     changes = host_files.outdated(files)
+    packages = _missing_packages(machine.release)
+    if check and packages:
+        changes = {**changes, "packages": ("", "".join(f"{name}\n" for name in packages))}
     linux = _entries().linux
     retarget = not trusted and linux is not None and _saved_entry() != linux
     if not check:
         host_files.write(files)
         if retarget:
             run(["grub-set-default", str(linux)])
-    return Outcome(changes=changes, changed=bool(changes) or retarget, packages=debian.packages(machine.release))
+    interrupted = bool(packages) and _installation_was_interrupted()
+    return Outcome(changes=changes, changed=bool(changes) or retarget, packages=packages, interrupted=interrupted)
 
 
 def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
@@ -272,6 +279,20 @@ def _xen_is_default() -> bool:
 def _xen_is_trusted() -> bool:
     """Whether Xen has been confirmed before, or this is a Xen host already, by other hands and not by a trial that is under way."""
     return _xen_is_default() or (booted_into_xen() and not _MARKER.exists())
+
+
+def _missing_packages(release: str) -> list[str]:
+    """What is not installed, or only because something else needed it: apt would take that away together with the other."""
+    installed = run(["apt-mark", "showmanual"]).decode().split()
+    return [name for name in debian.packages(release) if name not in installed]
+
+
+def _installation_was_interrupted() -> bool:
+    """Whether dpkg was killed: it has left its journal, or packages that are neither installed nor not."""
+    if any(path.name.isdigit() for path in _DPKG_JOURNAL.iterdir()):
+        return True
+    states = run(["dpkg-query", "--show", "--showformat=${db:Status-Status}\n"]).decode().split()
+    return bool({"half-installed", "unpacked", "half-configured"} & set(states))
 
 
 def _read_marker() -> dict[str, Any]:

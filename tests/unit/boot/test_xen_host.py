@@ -44,6 +44,10 @@ class World:
     machine: decisions.Machine = field(
         default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True)
     )
+    manual: list[str] = field(default_factory=list)
+    """The packages that apt says were asked for."""
+    states: list[str] = field(default_factory=list)
+    """The states that dpkg has packages in."""
     commands: list[list[str]] = field(default_factory=list)
     outdated: dict[str, tuple[str, str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -59,7 +63,11 @@ class World:
         self.in_xen, self.xen = True, f"placeholder {' '.join(decisions.xen_arguments(options, 'quiet'))} no-real-mode edd=off"
 
     def run(self, argv: Sequence[str], **_options: object) -> bytes:
-        """Stand in for every program."""
+        """Stand in for every program; those that only tell something are no commands."""
+        if argv[0] == "apt-mark":
+            return "".join(f"{name}\n" for name in self.manual).encode()
+        if argv[0] == "dpkg-query":
+            return "".join(f"{state}\n" for state in self.states).encode()
         self.commands.append(list(argv))
         if argv[0] == "grub-set-default":
             (self.root / "grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={argv[1]}\n")
@@ -93,6 +101,8 @@ def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(host, "_BOOT_ID", tmp_path / "boot_id")
     monkeypatch.setattr(xen_host, "_MARKER", tmp_path / "etc/trial.json")
     monkeypatch.setattr(xen_host, "_TIMER_LINK", tmp_path / "wants/trial.timer")
+    monkeypatch.setattr(xen_host, "_DPKG_JOURNAL", tmp_path / "updates")
+    (tmp_path / "updates").mkdir()
     monkeypatch.setattr(xen_host, "run", world.run)
     monkeypatch.setattr(xen_host, "Hypervisor", Libvirt)
     monkeypatch.setattr(xen_host, "booted_into_xen", lambda: world.in_xen)
@@ -131,8 +141,38 @@ def test_plain_linux_is_the_default_before_xen_is_installed(world: World) -> Non
     assert not xen_host.prepare(OPTIONS, check=False).changed
 
 
+def test_packages_that_the_host_has_are_not_asked_for_again(world: World) -> None:
+    """Then a run needs no network; what is only there for others is asked for, or it would go with them."""
+    world.manual = [name for name in debian.packages("13") if name not in ("crun", "skopeo")]
+    for check in (True, False):
+        outcome = xen_host.prepare(OPTIONS, check=check)
+        assert (outcome.packages, outcome.interrupted) == (["skopeo", "crun"], False)
+        assert outcome.changes.get("packages") == (("", "skopeo\ncrun\n") if check else None)
+    world.manual = debian.packages("13")
+    world.states = ["half-installed"]
+    outcome = xen_host.prepare(OPTIONS, check=True)
+    assert (outcome.packages, outcome.interrupted) == ([], False)
+
+
+@pytest.mark.parametrize(
+    ("states", "journal", "interrupted"),
+    [
+        (["installed", "config-files", "triggers-pending"], "tmp.i", False),
+        (["installed", "unpacked"], "tmp.i", True),
+        (["half-configured"], "tmp.i", True),
+        (["half-installed"], "tmp.i", True),
+        (["installed"], "0003", True),
+    ],
+)
+def test_an_interrupted_installation_is_told(world: World, states: list[str], journal: str, interrupted: bool) -> None:
+    world.states = states
+    (world.root / "updates" / journal).touch()
+    assert xen_host.prepare(OPTIONS, check=False).interrupted == interrupted
+
+
 @pytest.mark.parametrize("step", [xen_host.prepare, lambda options, check: xen_host.arm(options, reboot=True, check=check)])
 def test_check_mode_tells_and_does_nothing(world: World, step: object) -> None:
+    world.manual = debian.packages("13")
     world.outdated = {decisions.GRUB_FILE: ("", "new")}
     outcome = step(OPTIONS, check=True)  # type: ignore[operator]
     assert outcome.changed
