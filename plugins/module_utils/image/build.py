@@ -109,11 +109,11 @@ def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path) -> lis
 
 def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
     plain = fetch_layers(f"image {resolved.reference}", resolved, workspace)
-    with layers.merged(plain) as root:
-        filesystem = make_filesystem(root, entry / images.FILESYSTEM)
+    with layers.merged(plain, consume=True) as root:
         passwd, group = (
             (layers.read_file(root, path, _MAX_ACCOUNTS) or b"").decode("utf-8", "replace") for path in ("etc/passwd", "etc/group")
         )
+        filesystem = make_filesystem(root, entry / images.FILESYSTEM)
     description = {
         "digest": resolved.digest,
         "named_digest": resolved.named_digest,

@@ -15,6 +15,7 @@ any size into memory, ends silently at a damaged header, and loops on negative s
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
 import os
 import subprocess
@@ -45,6 +46,10 @@ _MAX_TIME = 0xFFFFFFFF
 """Squashfs keeps times in 32 bits."""
 _BLOCK = 512
 _CHUNK = 1024 * 1024
+_PAGE = 64 * 1024
+"""A multiple of the page of each architecture, and of the blocks of file systems."""
+_FALLOC_FL_KEEP_SIZE, _FALLOC_FL_PUNCH_HOLE = 1, 2
+_libc = ctypes.CDLL(None)
 
 FILE, HARD_LINK, SYMLINK, CHARACTER, DEVICE, DIRECTORY, FIFO = b"0", b"1", b"2", b"3", b"4", b"5", b"6"
 """The kinds of entry, as tar's type flags."""
@@ -61,11 +66,15 @@ class LayerError(RingfenceError):
 
 @dataclasses.dataclass(frozen=True)
 class Layer:
-    """One uncompressed layer: ``name`` for messages, ``descriptor`` of the open tar file, ``size`` in bytes."""
+    """One uncompressed layer: ``name`` for messages, ``descriptor`` of the open tar file, ``size`` in bytes.
+
+    ``consumed`` if what has been written of it may be lost.
+    """
 
     name: str
     descriptor: int
     size: int
+    consumed: bool = False
 
     def error(self, entry: bytes, fault: str) -> LayerError:
         """What is wrong with which entry, safe to show on a terminal."""
@@ -151,17 +160,20 @@ def uncompressed(blob: Path, scratch: Path, max_bytes: int) -> Path:
 
 
 @contextlib.contextmanager
-def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES) -> Iterator[Inode]:
+def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, *, consume: bool = False) -> Iterator[Inode]:
     """The root directory of plain tar files laid over each other, the lowest first; file contents can be read inside the context.
 
+    :param consume: the files are of no use afterwards, so :func:`write_tar` gives their disk space back while it goes through them.
     :raises LayerError: naming layer and entry, for what is damaged, hostile, or beyond ``max_entries`` and ``max_bytes``.
     """
     root = directory()
     room = _Room(max_entries, max_bytes)
     with contextlib.ExitStack() as stack:
         for number, path in enumerate(layers, 1):
-            handle = stack.enter_context(open(path, "rb", buffering=0))
-            layer = Layer(f"layer {number} of {len(layers)}", handle.fileno(), os.fstat(handle.fileno()).st_size)
+            # A file that is two of the layers may be read twice, and one with a second name is not ours alone.
+            consumed = consume and list(layers).count(path) == 1 and path.stat().st_nlink == 1
+            handle = stack.enter_context(open(path, "r+b" if consumed else "rb", buffering=0))
+            layer = Layer(f"layer {number} of {len(layers)}", handle.fileno(), os.fstat(handle.fileno()).st_size, consumed)
             _apply(root, layer, room)
         yield root
 
@@ -213,7 +225,7 @@ def walk(root: Inode) -> Iterator[tuple[bytes, Inode]]:
 
 
 def write_tar(root: Inode, out: int) -> None:
-    """Write the tree as a tar stream to the descriptor ``out``.
+    """Write the tree as a tar stream to the descriptor ``out``. Of a tree of layers that are consumed, this can be done once.
 
     :raises LayerError: if more than ``MAX_BYTES`` of names would have to be kept, for hard links to them.
     """
@@ -237,6 +249,8 @@ def write_tar(root: Inode, out: int) -> None:
                 _write(out, buffer)
                 buffer.clear()
                 _copy(node.layer.descriptor, node.offset, node.size, out)
+            if node.layer.consumed:
+                _free(node.layer.descriptor, node.offset, node.size)
             buffer += bytes(-node.size % _BLOCK)
         if len(buffer) >= _CHUNK:
             _write(out, buffer)
@@ -611,3 +625,12 @@ def _copy(source: int, offset: int, size: int, out: int) -> None:
             raise LayerError("a layer became shorter while it was read")
         offset += sent
         size -= sent
+
+
+def _free(descriptor: int, offset: int, size: int) -> None:
+    """Give back the disk space of a part of a file; of whole pages, so that nothing is changed which a pipe still refers to."""
+    first = offset + -offset % _PAGE
+    octets = (offset + size - first) // _PAGE * _PAGE
+    if octets > 0:
+        # A file system that cannot do it refuses, and keeps the space until the file is deleted.
+        _libc.fallocate(descriptor, _FALLOC_FL_KEEP_SIZE | _FALLOC_FL_PUNCH_HOLE, ctypes.c_longlong(first), ctypes.c_longlong(octets))

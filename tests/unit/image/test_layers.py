@@ -320,6 +320,37 @@ def test_files_of_all_sizes_pass_unchanged(tmp_path: Path) -> None:
     assert shown(merge(tmp_path, [tar([f(name, content) for name, content in wanted.items()])])) == wanted
 
 
+def _written(stack: list[Path], path: Path, *, consume: bool) -> bytes:
+    with layers.merged(stack, consume=consume) as root, open(path, "wb") as out:
+        layers.write_tar(root, out.fileno())
+    return path.read_bytes()
+
+
+def test_the_space_of_layers_that_are_consumed_is_given_back(tmp_path: Path) -> None:
+    """But for headers, small files, and what upper layers have replaced."""
+    lower, upper = tmp_path / "lower", tmp_path / "upper"
+    lower.write_bytes(tar([f(str(size), os.urandom(size // 2).hex()) for size in (1_000, 200_000, 3_000_000)] + [h("again", "200000")]))
+    upper.write_bytes(tar([f("new", os.urandom(500_000).hex())]))
+    before = [path.stat().st_blocks for path in (lower, upper)]
+    wanted = _written([lower, upper], tmp_path / "merged", consume=False)
+    assert [path.stat().st_blocks for path in (lower, upper)] == before
+    assert _written([lower, upper], tmp_path / "merged", consume=True) == wanted
+    assert lower.stat().st_size > 3_200_000
+    assert [path.stat().st_blocks * 512 < 300_000 for path in (lower, upper)] == [True, True]
+
+
+def test_a_layer_that_is_there_twice_or_belongs_to_others_is_not_consumed(tmp_path: Path) -> None:
+    """The middle layer gives a name to a file of the first one, which the third one replaces by itself."""
+    image, link, other = tmp_path / "image", tmp_path / "link", tmp_path / "other"
+    image.write_bytes(tar([f("x", os.urandom(200_000).hex())]))
+    link.write_bytes(tar([h("y", "x")]))
+    other.hardlink_to(link)
+    wanted = image.read_bytes(), link.read_bytes()
+    merged = shown(_written([image, link, image], tmp_path / "merged", consume=True))
+    assert merged["x"] == merged["y"]
+    assert (image.read_bytes(), link.read_bytes()) == wanted
+
+
 def test_same_layers_same_stream(tmp_path: Path) -> None:
     entries = [d("a"), f("a/x", "1"), f("a/y", "2"), s("z", "a")]
     assert merge(tmp_path, [tar(entries)]) == merge(tmp_path, [tar(entries[::-1])])
