@@ -69,17 +69,20 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
         # A changed boot configuration waits for a trial of its own.
         files = [file for file in files if file.path != decisions.GRUB_FILE]
     changes = host_files.outdated(files)
-    packages = _missing_packages(machine.release)
-    if check and packages:
-        changes = {**changes, "packages": ("", "".join(f"{name}\n" for name in packages))}
+    missing, automatic, interrupted = _packages(machine.release)
+    if check and missing:
+        changes = {**changes, "packages": ("", "".join(f"{name}\n" for name in missing))}
     linux = _entries().linux
     retarget = not trusted and linux is not None and _saved_entry() != linux
     if not check:
         host_files.write(files)
         if retarget:
             run(["grub-set-default", str(linux)])
-    interrupted = bool(packages) and _installation_was_interrupted()
-    return Outcome(changes=changes, changed=bool(changes) or retarget, packages=packages, interrupted=interrupted)
+        if automatic:
+            run(["apt-mark", "manual", *automatic])
+    changed = bool(changes) or retarget or bool(automatic)
+    # While nothing is missing, it is not for us to finish what somebody else may be doing now.
+    return Outcome(changes=changes, changed=changed, packages=missing, interrupted=interrupted and bool(missing))
 
 
 def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
@@ -281,18 +284,18 @@ def _xen_is_trusted() -> bool:
     return _xen_is_default() or (booted_into_xen() and not _MARKER.exists())
 
 
-def _missing_packages(release: str) -> list[str]:
-    """What is not installed, or only because something else needed it: apt would take that away together with the other."""
-    installed = run(["apt-mark", "showmanual"]).decode().split()
-    return [name for name in debian.packages(release) if name not in installed]
+def _packages(release: str) -> tuple[list[str], list[str], bool]:
+    """What has to be installed, what is there only because others needed it, and whether dpkg was interrupted when it installed something.
 
-
-def _installation_was_interrupted() -> bool:
-    """Whether dpkg was killed: it has left its journal, or packages that are neither installed nor not."""
-    if any(path.name.isdigit() for path in _DPKG_JOURNAL.iterdir()):
-        return True
-    states = run(["dpkg-query", "--show", "--showformat=${db:Status-Status}\n"]).decode().split()
-    return bool({"half-installed", "unpacked", "half-configured"} & set(states))
+    apt takes away what only others needed, when it takes those away.
+    """
+    told = run(["dpkg-query", "--show", "--showformat=${Package} ${db:Status-Status}\n"]).decode()
+    states = dict(line.split() for line in told.splitlines())
+    missing = [name for name in debian.packages(release) if states.get(name) != "installed"]
+    chosen = run(["apt-mark", "showmanual"]).decode().split()
+    automatic = [name for name in debian.packages(release) if name not in chosen and name not in missing]
+    halves = {"half-installed", "unpacked", "half-configured", "triggers-awaited"} & set(states.values())
+    return missing, automatic, bool(halves) or any(path.name.isdigit() for path in _DPKG_JOURNAL.iterdir())
 
 
 def _read_marker() -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -171,8 +172,10 @@ class _Converge:
             raise InvalidDeclaration(problems)
         volumes.check_space(self.store, sizes)
         report = Report(undeclared=[] if self.policy.prune else undeclared)
+        self.owners = owners(observed)
         if not self.policy.retry:
             steps = self._without_refused(steps, report)
+            steps = self._without_hopeless(steps, report)
         _tell_volumes(sizes, report)
         for step in steps:
             if step.changes:
@@ -196,6 +199,19 @@ class _Converge:
             else:
                 kept.append(step)
         return kept
+
+    def _without_hopeless(self, steps: Sequence[Step], report: Report) -> list[Step]:
+        """The steps without those that need what has failed already; each of them is a failure of this run too, and is not begun."""
+        failed = {str(zone["name"]) for zone in report.zones}
+        hopeless = set()
+        for step in itertools.chain.from_iterable(waves(steps)):
+            why = self._obstacle(step, failed)
+            if why:
+                failed.add(step.name)
+                hopeless.add(step.name)
+                report.failures.append(f"zone {step.name}: {step.action}: not done, because {why}")
+                report.zones.append({**self._result(step, failed=True), "changed": False})
+        return [step for step in steps if step.name not in hopeless]
 
     # What is declared, with every name resolved; nothing is changed.
 
@@ -274,12 +290,11 @@ class _Converge:
     def _apply(self, steps: Sequence[Step], sizes: Sequence[volumes.Change], observed: Mapping[str, Observed], report: Report) -> None:
         prepared = {step.name: self._prepare(step, report) for step in steps}
         report.zones += [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
-        steps = [step for step in steps if prepared[step.name]]
+        steps = self._without_hopeless([step for step in steps if prepared[step.name]], report)
         report.rules_changed = self._load_rules(steps, observed)
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
         taken_back: list[Step] = []
-        self.owners = owners(observed)
         for step in released(steps, self.owners):
             with contextlib.suppress(RingfenceError):  # Its own step comes to the same error, and tells it.
                 self.apply.stop(step, observed[step.name])
@@ -312,7 +327,7 @@ class _Converge:
         """
         now = observed.get(step.name)
         try:
-            if step.definition and step.action != KEEP and (why := self._obstacle(step, step.definition, failed)):
+            if why := self._obstacle(step, failed):
                 if step.name in self.released and now and now.active and now.definition:
                     self.apply.resume(now.definition)
                 return NotBegun(f"not done, because {why}")
@@ -324,9 +339,11 @@ class _Converge:
             return error
         return None
 
-    def _obstacle(self, step: Step, definition: Definition, failed: Collection[str]) -> str | None:
+    def _obstacle(self, step: Step, failed: Collection[str]) -> str | None:
         """Why a step cannot be begun after what has failed before it."""
-        zone = definition.zone
+        if step.definition is None or step.action == KEEP:
+            return None
+        zone = step.definition.zone
         missing = sorted(set(failed) & set(zone.depends_on))
         if missing:
             return f"it depends on {', '.join(missing)}"

@@ -39,13 +39,18 @@ def is_loaded(store: Store, text: str) -> bool:
 def load(store: Store, text: str) -> None:
     """Replace the tables at once as a whole; they are kept only if they load."""
     loading = store.root / _LOADING
-    before = [kept(store)] + ([_text(loading)] if loading.exists() else [])
+    unfinished = _text(loading) if loading.exists() else None
     write_atomically(loading, text.encode())
     try:
         run(["nft", "-f", "-"], stdin=text.encode())
     except CommandFailed:
-        loading.unlink()  # nft has loaded nothing of it.
+        # nft has loaded nothing of it.
+        if unfinished is None:
+            loading.unlink()
+        else:
+            write_atomically(loading, unfinished.encode())
         raise
+    before = [kept(store)] if unfinished is None else [kept(store), unfinished]
     for port in sorted(set().union(*(network.moved_udp_ports(rules, text) for rules in before))):
         _forget_senders(port)
     write_atomically(store.root / _KEPT, text.encode())

@@ -103,8 +103,8 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
     lines += _collection("map starting", "ifname : verdict", [f'"{name}" : jump from_{name}' for name in starting])
     lines += [
         *_CHAINS,
-        *_judging("forth", "iifname", "oifname"),
-        *_judging("back", "oifname", "iifname"),
+        *_judging("forth", "original", "iifname", "oifname"),
+        *_judging("back", "reply", "oifname", "iifname"),
         "    chain forward {",
         "        type filter hook forward priority filter; policy accept;",
         *(f'        meta nfproto {family} iifname != "rz*" oifname != "rz*" accept' for family in sorted(routes_others)),
@@ -129,13 +129,16 @@ def _udp_targets(text: str) -> set[str]:
     return set(found[1].split(", ")) if found else set()
 
 
-def _judging(chain: str, starter: str, other: str) -> list[str]:
+def _judging(chain: str, direction: str, starter: str, other: str) -> list[str]:
     """The chain for the packets of one direction: ``starter`` and ``other`` match the interfaces of who began and of who was called.
 
     An ICMP error has no ports of its own: it passes where its connection's zone, or network, may be called at all.
     """
     return [
         f"    chain {chain} {{",
+        # An ICMP error counts as its connection's, whoever sends it.
+        f'        iifname "rz*" iifname . ct {direction} ip saddr != @sources drop',
+        f'        iifname "rz*" iifname . ct {direction} ip6 saddr != @sources6 drop',
         f"        {starter} vmap @starting",
         f'        {starter} "rz*" return',
         *(

@@ -28,6 +28,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.network impor
 VIF = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "vif"
 ROUTER = "fe80::2"
 """Link-local address of the machine outside, which announces itself as a router to the host."""
+THIRD = 4
+"""The index of the third zone."""
 STORE = Store(Path("/run/store"))
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
@@ -352,6 +354,52 @@ def load(**links: Link) -> None:
     firewall.load(STORE, network.ruleset(links, routes_others=()))
 
 
+def find_unreachable(family: Family) -> dict[str, bool]:
+    """Whether a zone ends what another one says to a third, by an ICMP error in its own name."""
+    third, port = f"zone{THIRD}", 98
+    load(one=Link(1), two=Link(2), three=Link(THIRD, networks=Networks(ingress=(Traffic("one", (f"{port}/udp",)),))))
+    with _datagrams("zone1", family) as client, _datagrams(third, family) as server:
+        server.bind(("", port))
+        client.connect((family.zone(THIRD), port))
+        client.send(b"question")
+        server.recv(100)
+
+        def hears_of(sender: str) -> bool:
+            _send_unreachable(sender, family, client.getsockname()[1], port)
+            try:
+                return _hears(client)
+            except ConnectionRefusedError:
+                return True
+
+        return {
+            "declared: zone hears from another one that a third does not listen": hears_of("zone2"),
+            "declared: zone hears from the one that lets it in that it does not listen": hears_of(third),
+        }
+
+
+def _send_unreachable(sender: str, family: Family, source: int, port: int) -> None:
+    """Send zone 1 the error (RFC 792, RFC 4443) that the third zone does not listen. The kernel fills in IPv6's checksum."""
+    one, third = (socket.inet_pton(family.kind, family.zone(index)) for index in (1, THIRD))
+    datagram = struct.pack("!HHHH", source, port, 16, 0) + b"question"
+    if family.kind == socket.AF_INET:
+        quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 36, 1, 0, 64, socket.IPPROTO_UDP, 0, one, third)
+        quoted = quoted[:10] + _checksum(quoted) + quoted[12:] + datagram
+        message, protocol = struct.pack("!BBHI", 3, 3, 0, 0) + quoted, socket.IPPROTO_ICMP
+        message = message[:2] + _checksum(message) + message[4:]
+    else:
+        quoted = struct.pack("!IHBB16s16s", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64, one, third) + datagram
+        message, protocol = struct.pack("!BBHI", 1, 4, 0, 0) + quoted, socket.IPPROTO_ICMPV6
+    with inside(sender), socket.socket(family.kind, socket.SOCK_RAW, protocol) as raw:
+        raw.sendto(message, (family.zone(1), 0))
+
+
+def _checksum(data: bytes) -> bytes:
+    """The checksum of the Internet (RFC 1071) of an even number of bytes."""
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xFFFF) + (total >> 16)
+    return struct.pack("!H", ~(total + (total >> 16)) & 0xFFFF)
+
+
 def find_moved(family: Family) -> dict[str, bool]:
     """Where the datagrams of one sender go while a port of the host is published, and given to another zone."""
     client, *servers = (_datagrams(place, family) for place in ("outside", "zone1", "zone2"))
@@ -506,6 +554,7 @@ def main() -> None:
         run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
     found = find_announced(fakes)
     add_zone(3, fakes, older=True)
+    add_zone(THIRD, fakes)
     places = (("host", 22), ("outside", 80), ("outside", 81), ("beyond", 80), ("beyond", 53), ("zone1", 80), ("zone1", 81), ("zone2", 80))
     streams = [serve(*place) for place in (*places, ("zone2", 81), ("zone3", 80))]
     found["outside to a published port of a zone that asks for MAC addresses"] = connects("outside", FAMILIES[0].host, 8082)
@@ -520,6 +569,7 @@ def main() -> None:
         found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_taken_away(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_moved(family).items()}
+    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_unreachable(family).items()}
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
     found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))

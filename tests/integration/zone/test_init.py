@@ -112,13 +112,16 @@ exit 1"""
 
 
 def test_a_health_check_that_hangs_is_ended_in_the_container_too(run: _Run, tmp_path: Path) -> None:
-    """Its parent is crun, which is made up: it has said which process it began, and waits for that."""
-    (tmp_path / "health").write_text(f"setsid sleep 60 & echo $! >{tmp_path}/health.pid; echo $! >>{tmp_path}/began; wait\n")
+    """Its parent is crun, which is made up: it writes down which process it began, without a line feed, and waits for that."""
+    hangs = f"sleep {60 + os.getpid()}"
+    (tmp_path / "health").write_text(
+        f"setsid sh -c '{hangs} || exit 1' & printf %s $! >{tmp_path}/health.pid; echo >>{tmp_path}/began; wait\n"
+    )
     container = f"""
 until [ "$(cat {tmp_path}/began | wc -l)" -ge 3 ]; do sleep 0.05; done
-while read -r check; do grep -q sleep "/proc/$check/cmdline" && hanging=$((hanging + 1)); done <{tmp_path}/began
-exit $hanging"""
+sleep 0.1
+exit $(pgrep -c -f '{hangs}')"""
     (tmp_path / "began").touch()
-    _ended(run(container, RESTART="no", **{**HEALTH, "HEALTH_TIMEOUT": "0.3", "HEALTH_RETRIES": "2"}), 20)
-    # The last one has its time still.
-    assert b" state=exited exit=1 restarts=0 health=unhealthy " in (tmp_path / "xvdc").read_bytes()
+    _ended(run(container, RESTART="no", **{**HEALTH, "HEALTH_TIMEOUT": "0.5", "HEALTH_RETRIES": "2"}), 20)
+    # The third one has its time still: its shell, and what that waits for.
+    assert b" state=exited exit=2 restarts=0 health=unhealthy " in (tmp_path / "xvdc").read_bytes()

@@ -44,10 +44,10 @@ class World:
     machine: decisions.Machine = field(
         default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True)
     )
-    manual: list[str] = field(default_factory=list)
-    """The packages that apt says were asked for."""
-    states: list[str] = field(default_factory=list)
-    """The states that dpkg has packages in."""
+    packages: dict[str, str] = field(default_factory=dict)
+    """The states in which dpkg has packages."""
+    automatic: list[str] = field(default_factory=list)
+    """Those of them that apt has for others' sake."""
     commands: list[list[str]] = field(default_factory=list)
     outdated: dict[str, tuple[str, str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -64,10 +64,10 @@ class World:
 
     def run(self, argv: Sequence[str], **_options: object) -> bytes:
         """Stand in for every program; those that only tell something are no commands."""
-        if argv[0] == "apt-mark":
-            return "".join(f"{name}\n" for name in self.manual).encode()
+        if argv == ["apt-mark", "showmanual"]:
+            return "".join(f"{name}\n" for name in self.packages if name not in self.automatic).encode()
         if argv[0] == "dpkg-query":
-            return "".join(f"{state}\n" for state in self.states).encode()
+            return "".join(f"{name} {state}\n" for name, state in self.packages.items()).encode()
         self.commands.append(list(argv))
         if argv[0] == "grub-set-default":
             (self.root / "grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={argv[1]}\n")
@@ -142,37 +142,48 @@ def test_plain_linux_is_the_default_before_xen_is_installed(world: World) -> Non
 
 
 def test_packages_that_the_host_has_are_not_asked_for_again(world: World) -> None:
-    """Then a run needs no network; what is only there for others is asked for, or it would go with them."""
-    world.manual = [name for name in debian.packages("13") if name not in ("crun", "skopeo")]
+    """Then a run needs no network."""
+    world.packages = dict.fromkeys(debian.packages("13"), "installed")
+    del world.packages["skopeo"]
     for check in (True, False):
         outcome = xen_host.prepare(OPTIONS, check=check)
-        assert (outcome.packages, outcome.interrupted) == (["skopeo", "crun"], False)
-        assert outcome.changes.get("packages") == (("", "skopeo\ncrun\n") if check else None)
-    world.manual = debian.packages("13")
-    world.states = ["half-installed"]
-    outcome = xen_host.prepare(OPTIONS, check=True)
-    assert (outcome.packages, outcome.interrupted) == ([], False)
+        assert (outcome.packages, outcome.interrupted) == (["skopeo"], False)
+        assert outcome.changes.get("packages") == (("", "skopeo\n") if check else None)
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_is_there_for_others_stays_when_they_go(world: World, check: bool) -> None:
+    world.packages = dict.fromkeys(debian.packages("13"), "installed")
+    xen_host.prepare(OPTIONS, check=False)
+    world.automatic = ["crun"]
+    world.commands.clear()
+    outcome = xen_host.prepare(OPTIONS, check=check)
+    assert (outcome.packages, outcome.changed, world.commands) == ([], True, [] if check else [["apt-mark", "manual", "crun"]])
 
 
 @pytest.mark.parametrize(
-    ("states", "journal", "interrupted"),
+    ("state", "journal", "missing", "interrupted"),
     [
-        (["installed", "config-files", "triggers-pending"], "tmp.i", False),
-        (["installed", "unpacked"], "tmp.i", True),
-        (["half-configured"], "tmp.i", True),
-        (["half-installed"], "tmp.i", True),
-        (["installed"], "0003", True),
+        ("installed", "tmp.i", [], False),
+        ("installed", "0003", [], False),
+        ("config-files", "tmp.i", ["skopeo"], False),
+        ("config-files", "0003", ["skopeo"], True),
+        ("unpacked", "tmp.i", ["skopeo"], True),
+        ("half-configured", "tmp.i", ["skopeo"], True),
+        ("half-installed", "tmp.i", ["skopeo"], True),
     ],
 )
-def test_an_interrupted_installation_is_told(world: World, states: list[str], journal: str, interrupted: bool) -> None:
-    world.states = states
+def test_an_interrupted_installation_is_told(world: World, state: str, journal: str, missing: list[str], interrupted: bool) -> None:
+    """apt counts what is half installed as chosen; what others leave half done is theirs."""
+    world.packages = {**dict.fromkeys(debian.packages("13"), "installed"), "others": "installed", "skopeo": state}
     (world.root / "updates" / journal).touch()
-    assert xen_host.prepare(OPTIONS, check=False).interrupted == interrupted
+    outcome = xen_host.prepare(OPTIONS, check=False)
+    assert (outcome.packages, outcome.interrupted) == (missing, interrupted)
 
 
 @pytest.mark.parametrize("step", [xen_host.prepare, lambda options, check: xen_host.arm(options, reboot=True, check=check)])
 def test_check_mode_tells_and_does_nothing(world: World, step: object) -> None:
-    world.manual = debian.packages("13")
+    world.packages = dict.fromkeys(debian.packages("13"), "installed")
     world.outdated = {decisions.GRUB_FILE: ("", "new")}
     outcome = step(OPTIONS, check=True)  # type: ignore[operator]
     assert outcome.changed

@@ -1178,13 +1178,20 @@ def test_a_port_that_a_zone_could_not_give_away_leads_to_the_one_that_is_declare
 def test_a_zone_whose_dependency_failed_keeps_its_ports(host: Host) -> None:
     host.converge(_zone(ports=["8080:80"], depends_on=["db"]), _zone("db"))
     _unhealthy_with(host, "2")
-    report = host.converge(_zone(ports=["8080:8000"], depends_on=["db"]), _zone("db", reference("2")))
+    declared = _zone(ports=["8080:8000"], depends_on=["db"]), _zone("db", reference("2"))
+    report = host.converge(*declared)
     assert [failure.partition(";")[0] for failure in report.failures] == [
         "zone db: recreate: its health check fails",
         "zone web: live: not done, because it depends on db",
     ]
     assert "8080 : 198.18.0.2 . 80 }" in str(host.table)
     assert "8000" not in str(host.table)
+    host.commands.clear()
+    for check in (True, False):
+        again = host.converge(*declared, check=check)
+        assert (again.changed, len(again.failures), again.failures[1]) == (False, 2, report.failures[1])
+        assert [(zone["changed"], zone["failed"]) for zone in again.zones] == [(False, True)] * 2
+    assert "nft" not in host.commands
 
 
 # Volumes.

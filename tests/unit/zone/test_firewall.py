@@ -82,3 +82,18 @@ def test_rules_that_do_not_load_are_not_kept(tmp_path: Path, kernel: Kernel) -> 
     with pytest.raises(CommandFailed):
         firewall.load(store, OPEN)
     assert (firewall.kept(store), firewall.is_loaded(store, CLOSED)) == (CLOSED, True)
+
+
+def test_rules_that_do_not_load_leave_what_a_killed_run_has_loaded_to_be_repaired(tmp_path: Path, kernel: Kernel) -> None:
+    store = Store(tmp_path)
+    firewall.load(store, CLOSED)
+    kernel.refuses["conntrack"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        firewall.load(store, OPEN)
+    kernel.refuses = {"nft": CommandFailed("nft failed with exit status 1: no")}
+    with pytest.raises(CommandFailed):
+        firewall.load(store, ruleset({"b": Link(2)}, routes_others=()))
+    assert not firewall.is_loaded(store, CLOSED)
+    kernel.refuses.clear()
+    firewall.load(store, CLOSED)
+    assert (kernel.forgotten, firewall.is_loaded(store, CLOSED)) == ([("ipv4", "514"), ("ipv6", "514")], True)
