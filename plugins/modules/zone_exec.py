@@ -13,6 +13,8 @@ version_added: 0.1.0
 description:
   - Runs a command in the container of a running zone, over shared memory between host and zone. The zone needs no network for it.
   - What the command prints is returned up to a limit, and is untrusted.
+  - Fails if the command's exit status is not 0, and if the zone does not answer in time. While it serves another connection, it is waited
+    for.
 options:
   name:
     description: The zone.
@@ -62,19 +64,19 @@ RETURN = r"""
 rc:
   description: The command's exit status.
   type: int
-  returned: always
+  returned: when the command ended
 stdout:
   description: What the command printed; bytes that are not UTF-8 are replaced.
   type: str
-  returned: always
+  returned: when the command ended
 stderr:
   description: What the command printed as errors; bytes that are not UTF-8 are replaced.
   type: str
-  returned: always
+  returned: when the command ended
 truncated:
   description: Whether it printed more than O(limit).
   type: bool
-  returned: always
+  returned: when the command ended
 """
 
 

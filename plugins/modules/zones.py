@@ -57,13 +57,13 @@ options:
       - "C(extra_hosts): a list of C(name=address), or a mapping. A change restarts the zone."
       - "C(volumes): a list of C(VOLUME:/path) or C(VOLUME:/path:ro), with volumes of O(volumes). A change restarts the zone."
       - "C(networks): C(egress), a list of C({to: NETWORK, ports: [...]}), and C(ingress), a list of C({from: ZONE, ports: [...]}); without
-        ports, all of them. A change is applied while the zone runs."
+        ports, all of them. A change is applied while the zone runs; a zone that C(ingress) lets in, or no longer lets in, is restarted."
       - "C(healthcheck): C(test), C(interval), C(timeout), C(retries), C(start_period), C(start_interval) and C(disable), laid over the
         image's. A zone with a check has started when it is healthy. A change restarts the zone."
-      - "C(depends_on): a list of zones, or a mapping such as C({db: {condition: service_healthy}}). The zone begins after them and ends
-        before them. A change is applied while the zone runs."
-      - "C(secrets): a list of names of O(secrets), or of C({source: NAME, target: /path, uid: 0, gid: 0, mode: '0440'}); each is a file,
-        C(/run/secrets/NAME) if nothing else is said. A change restarts the zone."
+      - "C(depends_on): a list of zones, or a mapping such as C({db: {condition: service_healthy}}). In a converge the zone begins
+        after them and ends before them. A change is applied while the zone runs."
+      - "C(secrets): a list of names of O(secrets), or of C({source: NAME, target: /path, uid: 0, gid: 0, mode: '0444'}); each is a file,
+        C(/run/secrets/NAME) if nothing else is said, that any user of the container reads. A change restarts the zone."
       - "C(devices): a list of C(SOURCE), C(SOURCE:TARGET) or C(SOURCE:TARGET:rwm). The source is V(/dev/fuse), V(/dev/kmsg) or
         V(/dev/net/tun) of the zone's own kernel. A change restarts the zone."
     type: list

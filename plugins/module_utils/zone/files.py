@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """What a zone boots from on the host, ``zones/NAME/``: its initrd, which carries its configuration, and its writable layer.
 
-The configuration travels in the initrd rather than on a disk: a disk more costs every start of every zone a second or more, and what
-is in the initrd cannot be changed from inside, so that a restart always begins from what the host wrote.
+The configuration travels in the initrd rather than on a disk: a disk more costs every start of every zone a third of a second on a slow
+machine, and what is in the initrd cannot be changed from inside, so that a restart always begins from what the host wrote.
 """
 
 from __future__ import annotations
