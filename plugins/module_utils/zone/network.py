@@ -137,8 +137,8 @@ def _judging(chain: str, direction: str, starter: str, other: str) -> list[str]:
     return [
         f"    chain {chain} {{",
         # An ICMP error counts as its connection's, whoever sends it.
-        f'        iifname "rz*" iifname . ct {direction} ip saddr != @sources drop',
-        f'        iifname "rz*" iifname . ct {direction} ip6 saddr != @sources6 drop',
+        f'        ct state related iifname "rz*" iifname . ct {direction} ip saddr != @sources drop',
+        f'        ct state related iifname "rz*" iifname . ct {direction} ip6 saddr != @sources6 drop',
         f"        {starter} vmap @starting",
         f'        {starter} "rz*" return',
         *(

@@ -196,7 +196,7 @@ def test_the_two_directions_of_a_connection_differ_in_its_ends_alone() -> None:
     swapped = {"iifname": "oifname", "oifname": "iifname"}
     assert back[2:] == [" ".join(swapped.get(word, word) for word in line.split()) for line in forth[2:]]
     assert back[:2] == [line.replace("original", "reply") for line in forth[:2]]
-    assert forth[0] == 'iifname "rz*" iifname . ct original ip saddr != @sources drop'
+    assert forth[0] == 'ct state related iifname "rz*" iifname . ct original ip saddr != @sources drop'
     assert _block(text, "set served_tcp")[1] == 'elements = { "rz1" . 8080 . 80 }'
     assert _block(text, "set servers")[1] == 'elements = { "rz1" }'
 
