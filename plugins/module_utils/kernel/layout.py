@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import layers
@@ -123,7 +123,12 @@ def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path)
             return
         # Only these: a Debian kernel has four thousand modules.
         wanted = [f"modules/{name}" for name in names]
-        run(["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-no-wildcards", "-dest", str(unpacked), str(addons), *wanted])
+        unpack = ["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-no-wildcards", "-dest", str(unpacked), str(addons), *wanted]
+        try:
+            # A few bytes of a squashfs can be a file of any size. What is a little too large is told by name, below.
+            run(["prlimit", f"--fsize={2 * max_bytes}", *unpack])
+        except CommandFailed as error:
+            raise RingfenceError(f"{ADDONS}: it is damaged, or a file of its modules has more than {max_bytes} bytes: {error}") from error
         modules = unpacked.resolve() / "modules"
         for name in names:
             path = modules / name

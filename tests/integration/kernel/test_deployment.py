@@ -261,6 +261,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "large metadata": ({"metadata": "x" * (64 << 10)}, "entry 'kernel/metadata': has 65622 bytes; at most 65536 are accepted"),
     "large configuration": ({"config": "\n" * (5 << 20)}, "its configuration has 5242880 bytes; at most 4194304 are accepted"),
     "large index": ({"dep": "\n" * (9 << 20)}, "modules/modules.dep has 9437184 bytes; at most 8388608 are accepted"),
+    "huge index": ({"dep": "\n" * (40 << 20)}, "a file of its modules has more than 8388608 bytes: prlimit failed"),
     "large modules": ({"module": samples.module() + bytes(8 << 20)}, "the modules that a zone needs have more than 67108864 bytes"),
     "unknown layout": ({"annotations": {"dev.edera.kernel.format": "2"}}, "its layout has the number '2'"),
 }
