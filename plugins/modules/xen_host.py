@@ -110,10 +110,6 @@ packages:
   type: list
   elements: str
   returned: success
-interrupted:
-  description: Whether dpkg was killed at its work, and C(dpkg --configure -a) has to be run before packages are installed.
-  type: bool
-  returned: success
 ansible_facts:
   description: Facts of the host.
   returned: success
@@ -159,7 +155,6 @@ def main() -> None:
         "armed": outcome.armed,
         "unconfirmed": outcome.unconfirmed,
         "packages": outcome.packages,
-        "interrupted": outcome.interrupted,
         "ansible_facts": {"ringfence_host_reboot_pending": bool(outcome.pending) and not outcome.armed},
     }
     if outcome.pending and not module.params["reboot"]:

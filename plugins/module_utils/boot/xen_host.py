@@ -32,6 +32,8 @@ _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 _DPKG_JOURNAL = Path("/var/lib/dpkg/updates")
 _MIB = 1024 * 1024
+_LOCK_SECONDS = 600.0
+"""How long somebody else may install packages before it is a fault."""
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
 
@@ -50,8 +52,6 @@ class Outcome:
     """Xen runs as declared, or will after the reboot, and has to be confirmed."""
     packages: list[str] = field(default_factory=list)
     """What has to be installed between :func:`prepare` and :func:`arm`."""
-    interrupted: bool = False
-    """An installation was interrupted before, which apt wants to be finished first."""
 
 
 def prepare(options: decisions.Options, *, check: bool) -> Outcome:
@@ -80,9 +80,9 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
             run(["grub-set-default", str(linux)])
         if automatic:
             run(["apt-mark", "manual", *automatic])
-    changed = bool(changes) or retarget or bool(automatic)
-    # While nothing is missing, it is not for us to finish what somebody else may be doing now.
-    return Outcome(changes=changes, changed=changed, packages=missing, interrupted=interrupted and bool(missing))
+        if interrupted:
+            _finish_installation()
+    return Outcome(changes=changes, changed=bool(changes) or retarget or bool(automatic) or interrupted, packages=missing)
 
 
 def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
@@ -295,7 +295,22 @@ def _packages(release: str) -> tuple[list[str], list[str], bool]:
     chosen = run(["apt-mark", "showmanual"]).decode().split()
     automatic = [name for name in debian.packages(release) if name not in chosen and name not in missing]
     halves = {"half-installed", "unpacked", "half-configured", "triggers-awaited"} & set(states.values())
-    return missing, automatic, bool(halves) or any(path.name.isdigit() for path in _DPKG_JOURNAL.iterdir())
+    interrupted = bool(halves) or any(path.name.isdigit() for path in _DPKG_JOURNAL.iterdir())
+    # While nothing is missing, it is not for us to finish what somebody else may be doing now.
+    return missing, automatic, interrupted and bool(missing)
+
+
+def _finish_installation() -> None:
+    """What apt demands before it installs anything. As with apt's own lock, whoever is at work is waited for."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    while True:
+        try:
+            run(["env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--configure", "-a", "--force-confold"], timeout=1800)
+            return
+        except CommandFailed as error:
+            if "by another process" not in error.output or time.monotonic() > deadline:
+                raise
+        time.sleep(5)
 
 
 def _read_marker() -> dict[str, Any]:

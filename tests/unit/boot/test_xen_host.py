@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -48,6 +49,8 @@ class World:
     """The states in which dpkg has packages."""
     automatic: list[str] = field(default_factory=list)
     """Those of them that apt has for others' sake."""
+    busy: list[str] = field(default_factory=list)
+    """What dpkg says each time that it fails."""
     commands: list[list[str]] = field(default_factory=list)
     outdated: dict[str, tuple[str, str]] = field(default_factory=dict)
     written: list[str] = field(default_factory=list)
@@ -69,6 +72,8 @@ class World:
         if argv[0] == "dpkg-query":
             return "".join(f"{name} {state}\n" for name, state in self.packages.items()).encode()
         self.commands.append(list(argv))
+        if "dpkg" in argv and self.busy:
+            raise CommandFailed(self.busy[-1], self.busy[-1])
         if argv[0] == "grub-set-default":
             (self.root / "grubenv").write_text(f"# GRUB Environment Block\nsaved_entry={argv[1]}\n")
         if argv[0] == "update-grub":
@@ -147,7 +152,7 @@ def test_packages_that_the_host_has_are_not_asked_for_again(world: World) -> Non
     del world.packages["skopeo"]
     for check in (True, False):
         outcome = xen_host.prepare(OPTIONS, check=check)
-        assert (outcome.packages, outcome.interrupted) == (["skopeo"], False)
+        assert outcome.packages == ["skopeo"]
         assert outcome.changes.get("packages") == (("", "skopeo\n") if check else None)
 
 
@@ -161,8 +166,11 @@ def test_what_is_there_for_others_stays_when_they_go(world: World, check: bool) 
     assert (outcome.packages, outcome.changed, world.commands) == ([], True, [] if check else [["apt-mark", "manual", "crun"]])
 
 
+_FINISH = ["env", "DEBIAN_FRONTEND=noninteractive", "dpkg", "--configure", "-a", "--force-confold"]
+
+
 @pytest.mark.parametrize(
-    ("state", "journal", "missing", "interrupted"),
+    ("state", "journal", "missing", "finished"),
     [
         ("installed", "tmp.i", [], False),
         ("installed", "0003", [], False),
@@ -173,12 +181,28 @@ def test_what_is_there_for_others_stays_when_they_go(world: World, check: bool) 
         ("half-installed", "tmp.i", ["skopeo"], True),
     ],
 )
-def test_an_interrupted_installation_is_told(world: World, state: str, journal: str, missing: list[str], interrupted: bool) -> None:
+def test_an_interrupted_installation_is_finished(world: World, state: str, journal: str, missing: list[str], finished: bool) -> None:
     """apt counts what is half installed as chosen; what others leave half done is theirs."""
-    world.packages = {**dict.fromkeys(debian.packages("13"), "installed"), "others": "installed", "skopeo": state}
+    world.packages = dict.fromkeys(debian.packages("13"), "installed")
+    xen_host.prepare(OPTIONS, check=False)
+    world.packages |= {"others": "installed", "skopeo": state}
+    world.commands.clear()
     (world.root / "updates" / journal).touch()
-    outcome = xen_host.prepare(OPTIONS, check=False)
-    assert (outcome.packages, outcome.interrupted) == (missing, interrupted)
+    for check in (True, False):
+        outcome = xen_host.prepare(OPTIONS, check=check)
+        assert (outcome.packages, outcome.changed) == (missing, finished or (check and bool(missing)))
+        assert world.commands == ([_FINISH] if finished and not check else [])
+
+
+def test_whoever_installs_packages_now_is_waited_for(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.packages = {"skopeo": "unpacked"}
+    monkeypatch.setattr(time, "sleep", lambda _seconds: world.busy.pop())
+    world.busy = ["dpkg: error: dpkg frontend lock was locked by another process with pid 7"] * 2
+    assert xen_host.prepare(OPTIONS, check=False).changed
+    assert world.commands.count(_FINISH) == 3
+    world.busy = ["dpkg: error processing package skopeo (--configure): the clock is blocked"]
+    with pytest.raises(CommandFailed, match="blocked"):
+        xen_host.prepare(OPTIONS, check=False)
 
 
 @pytest.mark.parametrize("step", [xen_host.prepare, lambda options, check: xen_host.arm(options, reboot=True, check=check)])
