@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -174,8 +173,8 @@ class _Converge:
         report = Report(undeclared=[] if self.policy.prune else undeclared)
         self.owners = owners(observed)
         if not self.policy.retry:
-            steps = self._without_refused(steps, report)
-            steps = self._without_hopeless(steps, report)
+            steps = self._without(steps, report, lambda step, _failed: refusals.reason(self.store, step))
+            steps = self._without(steps, report, self._obstacle)
         _tell_volumes(sizes, report)
         for step in steps:
             if step.changes:
@@ -188,30 +187,18 @@ class _Converge:
         report.deleted = self._tidy_store(steps, observed, report, check=check)
         return report
 
-    def _without_refused(self, steps: Sequence[Step], report: Report) -> list[Step]:
-        """The steps without those that were taken back before; each of them is a failure of this run too."""
-        kept = []
-        for step in steps:
-            refusal = refusals.reason(self.store, step)
-            if refusal:
-                report.failures.append(f"zone {step.name}: {step.action}: {refusal}")
-                report.zones.append({**self._result(step, failed=True), "changed": False})
-            else:
-                kept.append(step)
-        return kept
+    def _without(self, steps: Sequence[Step], report: Report, fault: Callable[[Step, Collection[str]], str | None]) -> list[Step]:
+        """The steps without those that have a fault; each of them is a failure of this run too, and nothing is done for it.
 
-    def _without_hopeless(self, steps: Sequence[Step], report: Report) -> list[Step]:
-        """The steps without those that need what has failed already; each of them is a failure of this run too, and is not begun."""
+        :param fault: what keeps a step from being begun, or ``None``, when the named zones have failed before it.
+        """
         failed = {str(zone["name"]) for zone in report.zones}
-        hopeless = set()
-        for step in itertools.chain.from_iterable(waves(steps)):
-            why = self._obstacle(step, failed)
-            if why:
+        for step in steps:
+            if (why := fault(step, failed)) is not None:
                 failed.add(step.name)
-                hopeless.add(step.name)
-                report.failures.append(f"zone {step.name}: {step.action}: not done, because {why}")
+                report.failures.append(f"zone {step.name}: {step.action}: {why}")
                 report.zones.append({**self._result(step, failed=True), "changed": False})
-        return [step for step in steps if step.name not in hopeless]
+        return [step for step in steps if step.name not in failed]
 
     # What is declared, with every name resolved; nothing is changed.
 
@@ -288,9 +275,8 @@ class _Converge:
     # Apply.
 
     def _apply(self, steps: Sequence[Step], sizes: Sequence[volumes.Change], observed: Mapping[str, Observed], report: Report) -> None:
-        prepared = {step.name: self._prepare(step, report) for step in steps}
-        report.zones += [{**self._result(step, failed=True), "changed": False} for step in steps if not prepared[step.name]]
-        steps = self._without_hopeless([step for step in steps if prepared[step.name]], report)
+        steps = self._without(steps, report, lambda step, _failed: self._prepare(step))
+        steps = self._without(steps, report, self._obstacle)
         report.rules_changed = self._load_rules(steps, observed)
         self._apply_volumes([change for change in sizes if change.action in (volumes.CREATE, volumes.GROW)], report)
         failed = {str(zone["name"]) for zone in report.zones}
@@ -330,7 +316,7 @@ class _Converge:
             if why := self._obstacle(step, failed):
                 if step.name in self.released and now and now.active and now.definition:
                     self.apply.resume(now.definition)
-                return NotBegun(f"not done, because {why}")
+                return NotBegun(why)
             if step.changes:
                 self.apply.carry_out(step, now)
             elif now:
@@ -346,12 +332,12 @@ class _Converge:
         zone = step.definition.zone
         missing = sorted(set(failed) & set(zone.depends_on))
         if missing:
-            return f"it depends on {', '.join(missing)}"
+            return f"not done, because it depends on {', '.join(missing)}"
         for volume, owner in volumes_of_others(step, self.owners).items():
             if owner in failed:
-                return f"zone {owner}, which has failed, has volume {volume}"
+                return f"not done, because zone {owner}, which has failed, has volume {volume}"
         unmade = sorted(self.unmade_volumes & {mount.volume for mount in zone.volumes})
-        return f"volume {', '.join(unmade)} is not as declared" if unmade else None
+        return f"not done, because volume {', '.join(unmade)} is not as declared" if unmade else None
 
     def _complete(self, zone: Observed) -> None:
         """Do for a zone that stays what an earlier run left undone because it was killed."""
@@ -384,17 +370,16 @@ class _Converge:
             if result["name"] in self.unmade_volumes:
                 result["changed"] = False
 
-    def _prepare(self, step: Step, report: Report) -> bool:
-        """Fetch what a step needs before anything that runs is touched."""
+    def _prepare(self, step: Step) -> str | None:
+        """Fetch what a step needs before anything that runs is touched, and return why that failed."""
         definition = step.definition
         if definition is None or step.action in (KEEP, LIVE):
-            return True
+            return None
         try:
             self.apply.prepare(definition, self.resolved.get(definition.zone.image))
-            return True
         except (RingfenceError, OSError) as error:
-            report.failures.append(f"zone {step.name}: {step.action}: {error}")
-            return False
+            return str(error)
+        return None
 
     def _tidy_store(self, steps: Sequence[Step], observed: Mapping[str, Observed], report: Report, *, check: bool) -> list[str]:
         """Delete what no zone uses any more, and return what it was."""

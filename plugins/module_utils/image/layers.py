@@ -171,7 +171,7 @@ def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES, max_bytes: in
     with contextlib.ExitStack() as stack:
         for number, path in enumerate(layers, 1):
             # A file that is two of the layers may be read twice, and one with a second name is not ours alone.
-            consumed = consume and list(layers).count(path) == 1 and path.stat().st_nlink == 1
+            consumed = consume and layers.count(path) == 1 and path.stat().st_nlink == 1
             handle = stack.enter_context(open(path, "r+b" if consumed else "rb", buffering=0))
             layer = Layer(f"layer {number} of {len(layers)}", handle.fileno(), os.fstat(handle.fileno()).st_size, consumed)
             _apply(root, layer, room)

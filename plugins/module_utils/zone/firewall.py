@@ -39,7 +39,7 @@ def is_loaded(store: Store, text: str) -> bool:
 def load(store: Store, text: str) -> None:
     """Replace the tables at once as a whole; they are kept only if they load."""
     loading = store.root / _LOADING
-    unfinished = _text(loading) if loading.exists() else None
+    unfinished = _text(loading)
     write_atomically(loading, text.encode())
     try:
         run(["nft", "-f", "-"], stdin=text.encode())
@@ -50,7 +50,7 @@ def load(store: Store, text: str) -> None:
         else:
             write_atomically(loading, unfinished.encode())
         raise
-    before = [kept(store)] if unfinished is None else [kept(store), unfinished]
+    before = [kept(store), *([] if unfinished is None else [unfinished])]
     for port in sorted(set().union(*(network.moved_udp_ports(rules, text) for rules in before))):
         _forget_senders(port)
     write_atomically(store.root / _KEPT, text.encode())
@@ -69,11 +69,11 @@ def _forget_senders(port: int) -> None:
 
 def kept(store: Store) -> str:
     """The rules that are loaded at the next boot of the host; empty if there are none."""
-    return _text(store.root / _KEPT)
+    return _text(store.root / _KEPT) or ""
 
 
-def _text(path: Path) -> str:
-    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+def _text(path: Path) -> str | None:
+    return path.read_text(encoding="utf-8", errors="replace") if path.exists() else None
 
 
 def listed() -> str:

@@ -84,8 +84,13 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
     :param routes_others: of ``ipv4`` and ``ipv6`` those for which the host was a router before it had zones. Of the others, what is
         neither for nor from a zone is dropped: forwarding, which published ports need, makes no router of it.
     """
-    ordered = sorted(links.values(), key=lambda link: link.index)
-    starting = {interface(link.index): rules for link in ordered if (rules := _declared(link, links))}
+    by_name = dict(sorted(links.items(), key=lambda item: item[1].index))
+    ordered = [*by_name.values()]
+    open_to: dict[str, list[tuple[Link, Traffic]]] = {}
+    for link in ordered:
+        for traffic in link.networks.ingress:
+            open_to.setdefault(traffic.peer, []).append((link, traffic))
+    starting = {interface(link.index): rules for name, link in by_name.items() if (rules := _declared(link, open_to.get(name, ())))}
     lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
     for protocol in ("tcp", "udp"):
         ports = [(link.index, port) for link in ordered for port in sorted(link.ports) if port.protocol == protocol]
@@ -171,13 +176,11 @@ def _collection(head: str, kind: str, elements: Sequence[str]) -> list[str]:
     return [f"    {head} {{", f"        type {kind}", *told, "    }"]
 
 
-def _declared(link: Link, links: Mapping[str, Link]) -> list[str]:
-    """The rules for the connections that a zone may begin: to zones that let it in, and to what is no zone."""
+def _declared(link: Link, open_to_it: Iterable[tuple[Link, Traffic]]) -> list[str]:
+    """The rules for the connections that a zone may begin: to zones that let it in, ``open_to_it``, and to what is no zone."""
     rules = [
         rule
-        for other in sorted(links.values(), key=lambda other: other.index)
-        for traffic in other.networks.ingress
-        if links.get(traffic.peer) is link
+        for other, traffic in open_to_it
         for peer in (address(other.index), address6(other.index))
         for rule in _accepted(peer, traffic.ports)
     ]

@@ -343,10 +343,14 @@ def refuses(caller: str, family: Family, called: tuple[str, int]) -> bool:
     with _datagrams(caller, family) as client:
         client.connect(called)
         client.send(b"question")
-        try:
-            return _hears(client)
-        except ConnectionRefusedError:
-            return True
+        return _is_refused(client)
+
+
+def _is_refused(client: socket.socket) -> bool:
+    try:
+        return _hears(client)
+    except ConnectionRefusedError:
+        return True
 
 
 def load(**links: Link) -> None:
@@ -366,10 +370,7 @@ def find_unreachable(family: Family) -> dict[str, bool]:
 
         def hears_of(sender: str) -> bool:
             _send_unreachable(sender, family, client.getsockname()[1], port)
-            try:
-                return _hears(client)
-            except ConnectionRefusedError:
-                return True
+            return _is_refused(client)
 
         return {
             "declared: zone hears from another one that a third does not listen": hears_of("zone2"),
@@ -423,7 +424,6 @@ def find_moved(family: Family) -> dict[str, bool]:
 
 def find_taken_away(family: Family) -> dict[str, bool]:
     """What becomes of conversations when what let them be begun is declared no longer."""
-
     some, more = (Traffic(family.network, ports) for ports in (("90-91/udp",), ("92/udp",)))
     published = tuple(Port(port, port, "udp") for port in (93, 94, 95))
     lets_in = Networks(ingress=(Traffic("one", ("96/udp",)),))

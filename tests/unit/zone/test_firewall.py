@@ -45,6 +45,15 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     return made_up
 
 
+def _killed_while_it_forgot(store: Store, kernel: Kernel) -> None:
+    """What is kept is closed, what is loaded is open."""
+    firewall.load(store, CLOSED)
+    kernel.refuses["conntrack"] = KeyboardInterrupt()
+    with pytest.raises(KeyboardInterrupt):
+        firewall.load(store, OPEN)
+    kernel.refuses.clear()
+
+
 def test_senders_to_a_udp_port_that_moved_are_forgotten_and_no_others(tmp_path: Path, kernel: Kernel) -> None:
     store = Store(tmp_path)
     firewall.load(store, OPEN)
@@ -65,11 +74,7 @@ def test_that_there_was_nothing_to_forget_is_no_failure(tmp_path: Path, kernel: 
 
 def test_a_run_that_was_killed_while_it_forgot_is_repaired_whatever_is_declared_next(tmp_path: Path, kernel: Kernel) -> None:
     store = Store(tmp_path)
-    firewall.load(store, CLOSED)
-    kernel.refuses["conntrack"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        firewall.load(store, OPEN)
-    kernel.refuses.clear()
+    _killed_while_it_forgot(store, kernel)
     assert (kernel.loaded[-1], firewall.kept(store), firewall.is_loaded(store, CLOSED)) == (OPEN, CLOSED, False)
     firewall.load(store, CLOSED)
     assert (kernel.forgotten, firewall.is_loaded(store, CLOSED)) == ([("ipv4", "514"), ("ipv6", "514")], True)
@@ -86,10 +91,7 @@ def test_rules_that_do_not_load_are_not_kept(tmp_path: Path, kernel: Kernel) -> 
 
 def test_rules_that_do_not_load_leave_what_a_killed_run_has_loaded_to_be_repaired(tmp_path: Path, kernel: Kernel) -> None:
     store = Store(tmp_path)
-    firewall.load(store, CLOSED)
-    kernel.refuses["conntrack"] = KeyboardInterrupt()
-    with pytest.raises(KeyboardInterrupt):
-        firewall.load(store, OPEN)
+    _killed_while_it_forgot(store, kernel)
     kernel.refuses = {"nft": CommandFailed("nft failed with exit status 1: no")}
     with pytest.raises(CommandFailed):
         firewall.load(store, ruleset({"b": Link(2)}, routes_others=()))
