@@ -55,9 +55,9 @@ EXAMPLES = r"""
     digest: sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae
   register: bundle
 
-- name: Install a package from it
+- name: Upgrade the packages that it has newer than the host
   ansible.builtin.apt:
-    name: skopeo
+    upgrade: safe
   environment:
     APT_CONFIG: "{{ bundle.apt_config }}"
 """

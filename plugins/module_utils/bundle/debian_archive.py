@@ -16,7 +16,7 @@ import os
 import re
 import shutil
 import urllib.parse
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File
@@ -171,15 +171,37 @@ def local_addresses(directory: Path) -> dict[str, str]:
     return {archive: f"file:{directory}/{archive}" for archive in ARCHIVES}
 
 
-def host_settings(directory: Path, bundle: Path, suite: str, architecture: str) -> Path:
+def host_settings(directory: Path, bundle: Path, suite: str, architecture: str, paths: Iterable[str]) -> Path:
     """Write the configuration with which a host's apt takes packages from an installed bundle, and nothing else.
 
     :param directory: where it is, with the lists of packages.
     :param bundle: the directory with the partial mirrors.
+    :param paths: of the bundle's files.
     """
+    preferences = directory / "preferences"
     # A host without network may have a clock that is wrong, and a bundle may be older than Debian's signature asks for.
-    more = 'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
-    return write_settings(directory, suite, architecture, local_addresses(bundle), more, " by-hash=no")
+    more = (
+        'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
+        f'Dir::Etc::preferences "{preferences}";\nDir::Etc::preferencesparts "/dev/null";\n'
+    )
+    settings = write_settings(directory, suite, architecture, local_addresses(bundle), more, " by-hash=no")
+    preferences.write_text(_preferences(paths), encoding="utf-8")
+    return settings
+
+
+def _preferences(paths: Iterable[str]) -> str:
+    """What of the indexes apt may choose: they list all packages of Debian, and a partial mirror has some (apt_preferences(5)).
+
+    Without it an upgrade would begin with a package that is not there.
+    """
+    # All that mirrors list, and not what is installed, which belongs to no component.
+    stanzas = ["Package: *\nPin: release c=main\nPin-Priority: -1\n"]
+    for path in paths:
+        found = re.fullmatch(r".*/([a-z0-9][a-z0-9+.-]+)_([A-Za-z0-9.+~-]+)_[a-z0-9]+\.deb", path)
+        if found:
+            # A name in Debian's pool leaves out the epoch.
+            stanzas.append(f"Package: {found[1]}\nPin: version /^([0-9]+:)?{re.escape(found[2])}$/\nPin-Priority: 500\n")
+    return "\n".join(stanzas)
 
 
 def update(settings: Path) -> None:

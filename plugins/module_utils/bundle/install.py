@@ -93,7 +93,7 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
         if before != after:
             # What apt finds there it takes for its own: packages by their size alone.
             remove_tree(target / "apt")
-        settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture)
+        settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture, manifest.files)
         try:
             debian_archive.update(settings)
         except CommandFailed as error:

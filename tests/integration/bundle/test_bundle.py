@@ -78,6 +78,19 @@ def test_from_registry_to_a_host_without_network(collect: Collect, registry_serv
     assert os.access(store.root / "galaxy/ansible_collections/ringfence/zones/program", os.X_OK)
 
 
+def test_an_upgrade_takes_what_the_bundle_has(collect: Collect, bundles: Path, store: Store, tmp_path: Path) -> None:
+    """The indexes list more, and that is not there."""
+    collect("first")
+    environment = {**os.environ, "APT_CONFIG": str(install(store, bundles / "first").apt_config)}
+    status = tmp_path / "status"
+    stanza = "Package: {}\nStatus: install ok installed\nVersion: 9:0.9-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: made up\n"
+    status.write_text("\n".join(stanza.format(name) for name in ("extra", "squashfs-tools")))
+    argv = ["apt-get", "--simulate", "-o", f"Dir::State::status={status}", "upgrade", "--with-new-pkgs"]
+    told = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True)
+    assert re.findall(r"^Inst (\S+)", told.stdout, re.MULTILINE) == ["libtool1", "squashfs-tools"]
+    assert not re.findall(r"^W:.*", told.stderr, re.MULTILINE)
+
+
 def test_a_run_without_a_change_writes_nothing(collect: Collect, registry_server: Any, bundles: Path) -> None:
     registry_server.push("web", b"page")
     collect("first", "web:1")

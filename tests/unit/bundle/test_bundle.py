@@ -130,7 +130,9 @@ def test_an_index_is_found_in_a_release_file() -> None:
 
 
 def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
-    settings = debian_archive.host_settings(tmp_path / "apt", Path("/var/lib/ringfence/bundle/current"), "trixie", "amd64")
+    pool = "debian/pool/main"
+    paths = [f"{pool}/e/e2fsprogs/logsave_1.47.2-3+b3_amd64.deb", "images/index.json", f"{pool}/c/crun/crun_1.21-1~x_all.deb"]
+    settings = debian_archive.host_settings(tmp_path / "apt", Path("/var/lib/ringfence/bundle/current"), "trixie", "amd64", paths)
     sources = (tmp_path / "apt" / "sources.list").read_text().splitlines()
     where = "file:/var/lib/ringfence/bundle/current"
     assert [line.partition("] ")[2] for line in sources] == [
@@ -141,6 +143,11 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
     assert all(f"[signed-by={debian_archive.KEYRING} by-hash=no]" in line for line in sources)
     assert "trusted" not in "".join(sources)
     assert 'Dir::Etc::sourceparts "-";' in settings.read_text()
+    assert (tmp_path / "apt" / "preferences").read_text().split("\n\n") == [
+        "Package: *\nPin: release c=main\nPin-Priority: -1",
+        "Package: logsave\nPin: version /^([0-9]+:)?1\\.47\\.2\\-3\\+b3$/\nPin-Priority: 500",
+        "Package: crun\nPin: version /^([0-9]+:)?1\\.21\\-1\\~x$/\nPin-Priority: 500\n",
+    ]
 
 
 def test_a_manifest_with_another_digest_is_not_parsed(tmp_path: Path) -> None:

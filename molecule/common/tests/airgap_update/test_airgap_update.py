@@ -22,3 +22,19 @@ def test_the_new_zone_runs_beside_the_old_one(live: Live) -> None:
     assert set(live.declared) == {"web", "cache"}
     assert live.page_from_outside() == "page of web"
     assert live.in_zone("cache", "redis-cli ping") == "PONG\n"
+
+
+def test_the_host_upgrades_what_the_bundle_has_newer(live: Live) -> None:
+    """The packages of hosts in the lab are as new as the bundle's, so one is made older first."""
+    live.run(
+        "cd $(mktemp -d)\n"
+        "dpkg-deb --raw-extract /var/lib/ringfence/bundle/current/debian/pool/main/c/conntrack-tools/conntrack_*.deb tree\n"
+        "sed -i 's/^Version: .*/Version: 1:0.1/' tree/DEBIAN/control\n"
+        "dpkg-deb --build tree older.deb\n"
+        "dpkg --install --force-downgrade older.deb"
+    )
+    upgrade = "APT_CONFIG=/var/lib/ringfence/bundle/current/apt/apt.conf apt-get --quiet --assume-yes {} upgrade --with-new-pkgs"
+    told = live.run(upgrade.format("--simulate"))
+    assert [line.split()[1] for line in told.splitlines() if line.startswith("Inst ")] == ["conntrack"]
+    live.run(upgrade.format(""))
+    assert live.run("dpkg-query --show --showformat='${Status} ${Version}' conntrack") != "install ok installed 1:0.1"
