@@ -91,8 +91,8 @@ options:
     default: false
   start_timeout:
     description:
-      - Seconds within which the container of a zone must have started, and be healthy if it has a health check; also within which a running
-        zone must have given back or taken the memory and CPUs of a change.
+      - Seconds within which the container of a zone must have started, and be healthy if it has a health check, whose C(start_period) comes
+        on top; also within which a running zone must have given back or taken the memory and CPUs of a change.
       - A running zone that does not come up with a change runs as before afterwards, and the module fails. That change is not tried again
         until the declaration changes or O(retry) is set.
     type: float
@@ -122,7 +122,7 @@ attributes:
     support: full
     details: On a host that is not booted into Xen yet, the declaration is validated and every zone is predicted to be created.
   diff_mode:
-    description: Shows the fields of each zone that changes, before and after.
+    description: Shows each change in a line with its reasons, and the fields of each zone that changes, before and after.
     support: full
 extends_documentation_fragment:
   - ringfence.zones.host
@@ -401,7 +401,9 @@ def main() -> None:
         module.fail_json(msg=str(error), **_NOTHING)
     result = _result(report)
     if module._diff:
-        result["diff"] = {"before": report.before, "after": report.after}
+        result["diff"] = [{"prepared": report.plan}, {"before": report.before, "after": report.after}]
+    for warning in report.warnings:
+        module.warn(warning)
     if report.failures:
         module.fail_json(msg="; ".join(report.failures), **result)
     module.exit_json(**result)

@@ -94,7 +94,8 @@ def test_check_mode_changes_nothing(host: Host, capsys: pytest.CaptureFixture[st
 def test_a_difference_shows_no_value_of_a_variable(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     _zones(host, capsys, _zone(environment={"A": "first-secret"}))
     result = _zones(host, capsys, _zone(environment={"A": "second-secret"}, memory="256MiB"), _ansible_diff=True)
-    before, after = result["diff"]["before"]["web"], result["diff"]["after"]["web"]
+    _plan, fields = result["diff"]
+    before, after = fields["before"]["web"], fields["after"]["web"]
     assert (before["memory"], after["memory"]) == (128, 256)
     assert before["environment"] == after["environment"] == ["A"]
     del result["invocation"]
@@ -106,10 +107,18 @@ def test_a_difference_shows_what_comes_and_goes(host: Host, capsys: pytest.Captu
     comes = declared.get("state") != "absent"
     if not comes:
         _zones(host, capsys, _zone())
-    difference = _zones(host, capsys, declared, _ansible_diff=True)["diff"]
+    _plan, difference = _zones(host, capsys, declared, _ansible_diff=True)["diff"]
     present, gone = (difference["after"], difference["before"]) if comes else (difference["before"], difference["after"])
     assert present["web"]["image"] == digest("1")
     assert gone == {"web": None}
+
+
+def test_a_difference_begins_with_the_plan(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where no field of a zone differs."""
+    _zones(host, capsys, _zone(secrets=["password"]), secrets={"password": "first"})
+    plan, fields = _zones(host, capsys, _zone(secrets=["password"]), secrets={"password": "second"}, _ansible_diff=True)["diff"]
+    assert plan == {"prepared": "web: restart: secret password has changed\n"}
+    assert fields["before"] == fields["after"]
 
 
 def test_a_bad_declaration_fails_and_changes_nothing(host: Host, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone import make, 
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, domain_xml, starts_with_host, weight
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, differs_in_memory
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.oci_runtime import health
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.runtime import Runtime
 
 
@@ -38,7 +39,10 @@ class _Parts:
 
 
 class Apply:
-    """What the steps of one run have in common. ``start_timeout``: seconds within which a zone has to run, and to be healthy."""
+    """What the steps of one run have in common. ``start_timeout``: seconds within which a zone has to run, and to be healthy.
+
+    The ``start_period`` of its health check comes on top.
+    """
 
     def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], start_timeout: float) -> None:
         self.store = store
@@ -211,7 +215,8 @@ class Apply:
             raise RingfenceError(f"{error}; the last lines of its console: {console_tail(name)}") from None
 
     def _watch(self, definition: Definition) -> None:
-        deadline = time.monotonic() + self.start_timeout
+        seconds = self.start_timeout + self._start_period(definition)
+        deadline = time.monotonic() + seconds
         record = None
         polls = itertools.count()
         while time.monotonic() < deadline:
@@ -233,4 +238,9 @@ class Apply:
             if ended:
                 raise RingfenceError("it ended before its container started")
             time.sleep(0.2)
-        raise RingfenceError(f"its container did not {'become healthy' if record else 'start'} within {self.start_timeout:g} s")
+        raise RingfenceError(f"its container did not {'become healthy' if record else 'start'} within {seconds:g} s")
+
+    def _start_period(self, definition: Definition) -> float:
+        """Seconds in which its health check may fail without a consequence: so long it may take on top of what any zone may."""
+        check = health(definition.zone, make.described(images.load(self.store, definition.image)))
+        return check.start_period if check else 0

@@ -85,6 +85,27 @@ class Report:
         """Whether anything on the host was, or would be, changed."""
         return self.rules_changed or bool(self.deleted) or any(part["changed"] for part in (*self.zones, *self.volumes))
 
+    @property
+    def plan(self) -> str:
+        """Each change in a line, with what it is for: many have other causes than a field of the declaration."""
+        lines = [f"{zone['name']}: {zone['action']}: {', '.join(zone['reasons'])}" for zone in self.zones if zone["changed"]]
+        lines += [f"volume {volume['name']}: {volume['action']}" for volume in self.volumes if volume["changed"]]
+        lines += ["rules of the network: load"] if self.rules_changed else []
+        lines += [f"{unused}: delete, no zone uses it" for unused in self.deleted]
+        return "".join(f"{line}\n" for line in lines)
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stays as it is although it is not what is declared."""
+        waiting: dict[str, list[str]] = {}
+        for zone in self.zones:
+            for what in zone.get("pending", ()):
+                waiting.setdefault(what, []).append(str(zone["name"]))
+        told = [f"{what}: {', '.join(names)}; they run on, adopt_runtime restarts them" for what, names in waiting.items()]
+        if self.undeclared:
+            told.append(f"not declared, and left alone: {', '.join(self.undeclared)}; prune removes zones that are not declared")
+        return told
+
 
 def converge(
     store: Store,

@@ -54,7 +54,7 @@ def container(zone: Zone, image: Image, runtime: Runtime) -> dict[str, Any]:
 
     :raises RingfenceError: when the image and the declaration do not make one.
     """
-    return runtime_config(zone, _described(image), image.passwd, image.group, json.loads(runtime.seccomp.read_bytes()))
+    return runtime_config(zone, described(image), image.passwd, image.group, json.loads(runtime.seccomp.read_bytes()))
 
 
 def write(store: Store, definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> None:
@@ -112,12 +112,12 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "GATEWAY6": network.GATEWAY6,
         "RESTART": name,
         "RESTART_LIMIT": limit or "0",
-        "STOP_SIGNAL": definition.zone.stop_signal or word(_described(image), "StopSignal") or "TERM",
+        "STOP_SIGNAL": definition.zone.stop_signal or word(described(image), "StopSignal") or "TERM",
         "STOP_GRACE": str(definition.zone.stop_grace_period),
         "RECORD_BLOCK": str(files.WRITABLE_BLOCKS),
-        "WORKING_DIR": working_directory(definition.zone, _described(image)),
+        "WORKING_DIR": working_directory(definition.zone, described(image)),
     }
-    check = health(definition.zone, _described(image))
+    check = health(definition.zone, described(image))
     if check:
         for name in ("interval", "timeout", "retries", "start_period", "start_interval"):
             settings[f"HEALTH_{name.upper()}"] = str(getattr(check, name))
@@ -165,10 +165,11 @@ def _volumes(zone: Zone, image: Image) -> list[str]:
         f"xvd{chr(first + number)} {'ro' if mount.read_only else 'rw'} {mount.volume} {mount.target}"
         for number, mount in enumerate(zone.volumes)
     ]
-    return declared + [f"- rw {name} {target}" for name, target in image_volumes(zone, _described(image)).items()]
+    return declared + [f"- rw {name} {target}" for name, target in image_volumes(zone, described(image)).items()]
 
 
-def _described(image: Image) -> dict[str, Any]:
+def described(image: Image) -> dict[str, Any]:
+    """The ``config`` object of an image's configuration: what a container of it begins with, if nothing else is declared."""
     described = image.config.get("config") or {}
     if not isinstance(described, dict):
         raise RingfenceError(f"image: config of its configuration is {str(described)[:80]!r}; it has to be an object")

@@ -311,6 +311,7 @@ def test_an_undeclared_zone_is_reported_and_left_alone(host: Host) -> None:
     host.converge(_zone(), _zone("db", ports=["5432:5432"]))
     report = host.converge(_zone())
     assert (report.undeclared, report.changed) == (["db"], False)
+    assert report.warnings == ["not declared, and left alone: db; prune removes zones that are not declared"]
     assert set(host.hypervisor.domains) == {"db", "web"}
     assert host.table is not None
     assert "5432" in str(host.table)
@@ -417,6 +418,14 @@ def test_the_difference_shows_the_fields_before_and_after(host: Host) -> None:
         key: (report.before["web"][key], value) for key, value in report.after["web"].items() if report.before["web"][key] != value
     }
     assert differing == {"memory": (128, 256)}
+    assert report.plan == "web: restart: memory 128 → 256\n"
+
+
+def test_the_plan_tells_of_all_that_changes(host: Host) -> None:
+    host.converge(_zone(), _zone("db"), volumes={"data": {"size": "16MiB"}})
+    report = host.converge(_zone(), volumes={"data": {"state": "absent"}}, prune=True, keep_unused=0, check=True)
+    assert report.plan.splitlines() == ["db: remove: shall not exist", "volume data: remove", "rules of the network: load"]
+    assert report.warnings == []
 
 
 def test_no_value_of_a_variable_is_reported(host: Host) -> None:
@@ -737,6 +746,12 @@ def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> No
     assert host.hypervisor.calls[-1] == "end web"
 
 
+def test_the_start_period_of_a_health_check_comes_on_top(host: Host) -> None:
+    host.hypervisor.said["web"] = _checked(b"running", b"-")
+    report = host.converge(_zone(healthcheck={"test": "true", "start_period": "1s"}), start_timeout=0.3)
+    assert "its container did not become healthy within 1.3 s" in report.failures[0]
+
+
 def test_a_zone_that_ends_before_its_container_starts_is_told_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.hypervisor.said["web"] = b""
     monkeypatch.setattr(host.hypervisor, "domain_id", lambda _name: None)
@@ -954,6 +969,7 @@ def test_a_newer_zone_base_is_told_and_adopted_when_asked_to(host: Host) -> None
     report = host.converge(_zone(), _zone("db"))
     assert not report.changed
     assert [zone["pending"] for zone in report.zones] == [["restart to adopt runtime sha256:ffffffffffff…"]] * 2
+    assert report.warnings == ["restart to adopt runtime sha256:ffffffffffff…: db, web; they run on, adopt_runtime restarts them"]
     report = host.converge(_zone(), _zone("db"), adopt_runtime=True)
     assert _actions(report) == {"web": "restart", "db": "restart"}
     assert report.zones[0]["reasons"] == ["runtime sha256:eeeeeeeeeeee… → sha256:ffffffffffff…"]
