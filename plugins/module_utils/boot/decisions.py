@@ -79,6 +79,8 @@ class Machine:
     grub_submenus: bool
     secure_boot: bool
     dom0_kernel: bool
+    hypervisor: str
+    """What makes virtual machines here, or is in Xen's place, now; empty if nothing is."""
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,11 @@ def preflight(machine: Machine, options: Options) -> list[str]:
         problems.append("Secure Boot is on: Debian's GRUB then does not start Xen; switch it off in the firmware")
     if not machine.dom0_kernel:
         problems.append("the running kernel cannot be Xen's dom0 (CONFIG_XEN_DOM0 is not in its configuration); install linux-image-amd64")
+    if machine.hypervisor:
+        problems.append(
+            f"{machine.hypervisor}: Xen cannot share a machine with another hypervisor; move these guests elsewhere and stop them, or use"
+            " another machine"
+        )
     return problems
 
 

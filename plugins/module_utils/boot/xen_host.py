@@ -31,6 +31,8 @@ _MARKER = Path(decisions.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
 _DPKG_JOURNAL = Path("/var/lib/dpkg/updates")
+_HYPERVISORS = {"kvm_intel": "KVM", "kvm_amd": "KVM", "vboxdrv": "VirtualBox", "vmmon": "VMware"}
+"""Kernel modules of hypervisors, which virtual machines hold while they run."""
 _MIB = 1024 * 1024
 _LOCK_SECONDS = 600.0
 """How long somebody else may install packages before it is a fault."""
@@ -344,7 +346,29 @@ def _observe_machine() -> decisions.Machine:
         grub_submenus=decisions.has_submenus(_grub_defaults()),
         secure_boot=_SECURE_BOOT.exists() and _SECURE_BOOT.read_bytes()[-1:] == b"\x01",
         dom0_kernel=booted_into_xen() or _kernel_has("CONFIG_XEN_DOM0=y"),
+        hypervisor="" if booted_into_xen() else _hypervisor(Path("/")),
     )
+
+
+def _hypervisor(root: Path) -> str:
+    """The hypervisor that a machine has which is no Xen host."""
+    if (root / "etc" / "pve").is_dir():
+        return "this is a host of Proxmox VE"
+    # A PV guest has no hardware of its own for another Xen; an HVM or PVH guest does as any virtual machine.
+    if _read_word(root / "sys" / "hypervisor" / "guest_type") == "PV":
+        return "this is a PV guest of another Xen"
+    for module, name in _HYPERVISORS.items():
+        # Each virtual machine holds the module.
+        if _read_word(root / "sys" / "module" / module / "refcnt") not in ("", "0"):
+            return f"virtual machines of {name} run here (kernel module {module} is in use)"
+    return ""
+
+
+def _read_word(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
 
 
 def _memory() -> int:

@@ -43,7 +43,9 @@ class World:
     libvirt: bool = True
     default_route: bool = True
     machine: decisions.Machine = field(
-        default_factory=lambda: decisions.Machine(False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True)
+        default_factory=lambda: decisions.Machine(
+            False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True, ""
+        )
     )
     packages: dict[str, str] = field(default_factory=dict)
     """The states in which dpkg has packages."""
@@ -421,3 +423,21 @@ def test_grubs_settings_are_read_in_its_order(tmp_path: Path, monkeypatch: pytes
     for name in ("grub.d/b.cfg", "grub.d/a.cfg", "grub.d/a.cfg.old", "grub"):
         (tmp_path / name).write_text(name)
     assert xen_host._grub_defaults() == "grub\ngrub.d/a.cfg\ngrub.d/b.cfg"
+
+
+@pytest.mark.parametrize(
+    ("files", "told"),
+    [
+        ({}, ""),
+        ({"sys/module/kvm_intel/refcnt": "0\n", "sys/hypervisor/guest_type": "HVM\n"}, ""),
+        ({"sys/module/kvm_amd/refcnt": "2\n"}, "virtual machines of KVM run here (kernel module kvm_amd is in use)"),
+        ({"sys/module/vboxdrv/refcnt": "1\n"}, "virtual machines of VirtualBox run here (kernel module vboxdrv is in use)"),
+        ({"sys/hypervisor/guest_type": "PV\n"}, "this is a PV guest of another Xen"),
+        ({"etc/pve/local": ""}, "this is a host of Proxmox VE"),
+    ],
+)
+def test_another_hypervisor_is_found(tmp_path: Path, files: dict[str, str], told: str) -> None:
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(content)
+    assert xen_host._hypervisor(tmp_path) == told
