@@ -201,6 +201,16 @@ def test_no_zone_starts_without_its_rules(live: Live, facts: dict[str, Any]) -> 
     _check_that_nothing_is_left(live, facts)
 
 
+def test_the_rules_survive_the_firewall(live: Live) -> None:
+    """Debian's unit flushes all tables each time."""
+    before, *after = live.run(
+        "tables() { nft list table inet ringfence | sha256sum; nft list table arp ringfence | sha256sum; }\n"
+        "tables; for verb in start reload restart stop; do systemctl $verb nftables; echo ---; tables; done"
+    ).split("---\n")
+    assert after == [before] * 4
+    assert live.page_from_outside() == "page of web"
+
+
 def test_the_last_words_of_a_container_are_logged(live: Live) -> None:
     """It prints more than the console passes on in a second, and ends at once."""
     words = "seq 9000; echo last words; exit 3"
