@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -77,6 +78,12 @@ def test_the_network_of_a_zone_is_closed(live: Live) -> None:
     live.run("nft delete table ip opened; nft -f /var/lib/ringfence/network.nft")
     assert set(opened.splitlines()) == {f"{target} open" for target in targets}
     assert set(live.in_zone("web", probe).splitlines()) == {f"{target} closed" for target in targets}
+
+
+def test_zones_of_one_image_share_its_device(facts: dict[str, Any]) -> None:
+    """And the zone base's: so the host has each in memory once."""
+    shared = [Path(backing).relative_to("/var/lib/ringfence").parts[0] for backing in facts["loops"].values()]
+    assert (shared.count("images"), shared.count("runtime")) == (1, 1)
 
 
 def test_the_host_does_not_look_into_disks_of_zones(live: Live, facts: dict[str, Any]) -> None:
