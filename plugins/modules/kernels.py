@@ -66,7 +66,8 @@ options:
     default: missing
   prune:
     description:
-      - Whether names that are not declared are forgotten. One that a zone of the host refers to stays, declared or not.
+      - Whether names that are not declared are forgotten. One that a zone of the host refers to stays, declared or not. While a host with
+        zones is not booted into Xen, all names stay.
       - The files of a kernel that no name stands for and no zone uses are deleted by M(ringfence.zones.zones), but for the last few
         (its O(ringfence.zones.zones#module:keep_unused)).
     type: bool

@@ -252,6 +252,16 @@ def test_nothing_is_pruned_while_nobody_knows_what_a_zone_uses(host: made_up_hos
     assert _converge(host, prune=True, test_boot=False).pruned == []
 
 
+def test_nothing_is_pruned_without_xen_while_the_host_has_zones(host: made_up_host.Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kernel_trial, "booted_into_xen", lambda: False)
+    host.publish("1")
+    host.converge({"name": "web", "image": made_up_host.reference("1"), "kernel": "old"})
+    report = _converge(host, "stable", prune=True)
+    assert (report.pruned, report.undeclared) == ([], ["old"])
+    host.converge({"name": "web", "state": "absent"})
+    assert _converge(host, "stable", prune=True).pruned == ["old"]
+
+
 def test_the_reserved_name_is_none_that_a_zone_can_have(host: made_up_host.Host) -> None:
     with pytest.raises(RingfenceError, match="name"):
         host.converge({"name": NAME, "image": made_up_host.reference("1")})
