@@ -201,7 +201,8 @@ class Hypervisor:
 
     def end(self, name: str) -> None:
         self.calls.append(f"end {name}")
-        self.domains[name].number = None
+        if name in self.domains:
+            self.domains[name].number = None
 
     def undefine(self, name: str) -> None:
         if name in self.domains:

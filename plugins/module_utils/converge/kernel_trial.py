@@ -11,6 +11,7 @@ to its console that nobody could know before.
 from __future__ import annotations
 
 import contextlib
+import functools
 import secrets
 import stat
 import time
@@ -75,12 +76,11 @@ def converge(
     :param test_boot: boot each before it is accepted, if this host runs Xen and has a zone base.
     :param timeout: seconds within which it has to come up.
     """
-    tests = test_boot and not check
-    hypervisor = Hypervisor() if booted_into_xen() and (tests or prune) else None
+    hypervisor = Hypervisor() if booted_into_xen() and (prune or not check) else None
     in_use = _in_use(store, hypervisor) if prune else ()
-    base = runtime.find_current(store) if hypervisor and tests else None
-    trial = Trial(store, hypervisor, base, timeout) if hypervisor and base else None
-    policy = deploy.Policy(pull, prune, in_use, trial.boot if trial else None, trial.clear if trial else None)
+    base = runtime.find_current(store) if test_boot and not check else None
+    accept = Trial(store, hypervisor, base, timeout).boot if hypervisor and base else None
+    policy = deploy.Policy(pull, prune, in_use, accept, functools.partial(_clear, hypervisor) if hypervisor else None)
     return deploy.converge(store, declared, policy, check=check)
 
 
@@ -95,6 +95,13 @@ def _in_use(store: Store, hypervisor: Hypervisor | None) -> Collection[str]:
     if None in definitions:
         return set(known.kernels)
     return {definition.zone.kernel or known.default or "" for definition in definitions if definition}
+
+
+def _clear(hypervisor: Hypervisor) -> None:
+    """End the domain of a test boot, also the one that a run which was killed has left."""
+    hypervisor.end(NAME)
+    with contextlib.suppress(OSError):
+        console_log(NAME).unlink()
 
 
 class Trial:
@@ -124,15 +131,9 @@ class Trial:
         for mode in modes:
             self._boot(kernel, mode)
 
-    def clear(self) -> None:
-        """End the domain that a run which was killed has left."""
-        self.hypervisor.end(NAME)
-        with contextlib.suppress(OSError):
-            console_log(NAME).unlink()
-
     def _boot(self, kernel: Kernel, mode: str) -> None:
         token = secrets.token_hex(16)
-        self.clear()
+        _clear(self.hypervisor)
         with self.store.workspace() as workspace:
             initrd = workspace / "initrd"
             initrd.write_bytes(_initrd(kernel, self.base, token))
@@ -145,7 +146,7 @@ class Trial:
                     f"its test boot as {mode} guest failed: {error}; choose another kernel, or set test_boot to false to deploy it untested"
                 ) from error
             finally:
-                self.clear()
+                _clear(self.hypervisor)
 
     def _await(self, token: str) -> None:
         deadline = time.monotonic() + self.timeout
