@@ -268,12 +268,17 @@ def _addons(tree: Path, release: str, work: Path) -> Path:
     if shipped:
         os.rename(shipped[0], modules)
         run(["depmod", "--basedir", str(base), release])
+        for index in modules.glob("modules.*"):
+            index.chmod(0o644)
     else:
         modules.mkdir()
+    # Like the mode of depmod's files, in the image's digest: not as the umask of this machine would have it.
+    modules.chmod(0o755)
     for link in ("build", "source"):
         (modules / link).unlink(missing_ok=True)
     addons = work / "addons"
     addons.mkdir()
+    addons.chmod(0o755)
     os.rename(modules, addons / "modules")
     squashfs = work / "addons.squashfs"
     # The variable sets every time in the file system. zstd is unpacked nine times as fast as xz, at 1.2 times its size.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,7 +29,9 @@ CONFIG = "CONFIG_XEN=y\n" + samples.config(**dict.fromkeys(REQUIRED.values(), "y
 def make_deb(tmp_path: Path) -> MakeDeb:
     """A function that makes a kernel package with everything built in."""
 
-    def make(architecture: str, version: str = "6.12.1-1", image: bytes | None = None, config: str = CONFIG) -> package.DebianKernel:
+    def make(
+        architecture: str, version: str = "6.12.1-1", image: bytes | None = None, config: str = CONFIG, modules: Sequence[str] = ()
+    ) -> package.DebianKernel:
         tree = tmp_path / f"{architecture}-{version}"
         (tree / "boot").mkdir(parents=True)
         (tree / "DEBIAN").mkdir()
@@ -37,6 +40,9 @@ def make_deb(tmp_path: Path) -> MakeDeb:
         kernel = samples.arm64_image() if architecture == "arm64" else samples.bzimage()
         (tree / "boot" / f"vmlinuz-{samples.RELEASE}").write_bytes(kernel if image is None else image)
         (tree / "boot" / f"config-{samples.RELEASE}").write_text(config)
+        for name in modules:
+            (tree / "lib/modules" / samples.RELEASE).mkdir(parents=True, exist_ok=True)
+            (tree / "lib/modules" / samples.RELEASE / name).touch()
         path = tree.with_suffix(".deb")
         subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(path)], stdout=subprocess.DEVNULL, check=True)
         return package.from_file(path)
@@ -79,6 +85,20 @@ def test_a_second_architecture_stands_beside_the_first(make_deb: MakeDeb, regist
         found = registry.resolve(result["image"], architecture)
         assert (found.digest, found.named_digest) == (published.digest, _index(joined))
         assert found.manifest["annotations"] == published.annotations
+
+
+@pytest.mark.parametrize("modules", [(), ("modules.order", "modules.builtin")])
+def test_the_umask_makes_no_difference(make_deb: MakeDeb, tmp_path: Path, modules: tuple[str, ...]) -> None:
+    source = make_deb("amd64", modules=modules)
+    digests = set()
+    for umask in (0o022, 0o077):
+        before = os.umask(umask)
+        try:
+            outcome = _package(source, f"oci:{tmp_path}/{umask}:1")
+        finally:
+            os.umask(before)
+        digests.add(outcome.after and outcome.after.digest)
+    assert len(digests) == 1
 
 
 def test_the_order_of_architectures_makes_no_difference(make_deb: MakeDeb, tmp_path: Path) -> None:
