@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import layout as kernel_layout
-from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, file_digest, sync
 
 _PACKAGING = "1"
 """Counts the ways this module has packaged kernels: raised when the same package becomes another image than before."""
@@ -293,12 +293,16 @@ def _copy(layout: Path, reference: references.Reference) -> None:
     try:
         if reference.transport == "oci-archive":
             # skopeo does not replace an archive, and a reader of the old one shall not see half of the new one.
-            unfinished = f"{reference.name}.new-{os.getpid()}"
+            archive = Path(reference.name)
+            unfinished = archive.with_name(f"{UNFINISHED}{archive.name}")
+            unfinished.unlink(missing_ok=True)
             try:
                 run([*copy, f"oci-archive:{unfinished}:{reference.tag}"], timeout=3600)
-                os.replace(unfinished, reference.name)
+                sync(unfinished)
+                os.replace(unfinished, archive)
+                sync(archive.parent)
             finally:
-                Path(unfinished).unlink(missing_ok=True)
+                unfinished.unlink(missing_ok=True)
         else:
             run([*copy, reference.for_skopeo()], timeout=3600)
     except (CommandFailed, OSError) as error:

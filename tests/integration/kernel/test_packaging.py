@@ -122,6 +122,13 @@ def test_another_version_takes_the_place_of_its_own_architecture_only(make_deb: 
     assert registry.resolve(f"{registry_address}/kernels/sample@{_index(other)}", "amd64").digest == (first.after and first.after.digest)
 
 
+def test_an_archive_is_on_the_disk_before_it_has_its_name(make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(package, "sync", lambda path: synced.append((path, (tmp_path / "a.tar").exists())))
+    _package(make_deb("amd64"), f"oci-archive:{tmp_path}/a.tar:1")
+    assert synced == [(tmp_path / ".new-a.tar", False), (tmp_path, True)]
+
+
 def test_an_archive_keeps_the_images_of_other_tags(make_deb: MakeDeb, tmp_path: Path) -> None:
     archive = f"oci-archive:{tmp_path}/a.tar"
     first, newer = make_deb("amd64"), make_deb("amd64", "6.12.2-1")
@@ -131,6 +138,10 @@ def test_an_archive_keeps_the_images_of_other_tags(make_deb: MakeDeb, tmp_path: 
             _package(newer, f"{archive}:2", check=check)
     assert not _package(first, f"{archive}:1").changed
     assert _package(newer, f"{archive}:1").changed
+    # What a run that was killed has left is not in the way, and nothing is left of it.
+    (tmp_path / ".new-a.tar").write_bytes(b"half")
+    assert _package(first, f"{archive}:1").changed
+    assert [path.name for path in tmp_path.glob("*a.tar*")] == ["a.tar"]
     # Of several images, of which one has the tag, none is lost.
     layout = tmp_path / "layout"
     for tag, source in (("1", first), ("2", first)):

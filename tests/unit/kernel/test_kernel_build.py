@@ -25,6 +25,9 @@ case $* in
 *bzImage) mkdir -p "$2/arch/x86/boot"; echo kernel >"$2/arch/x86/boot/bzImage" ;;
 esac
 """,
+    "sync": """
+echo "$1: $(ls kernel.deb*)" >>synced
+""",
 }
 
 
@@ -44,8 +47,17 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return place
 
 
-def test_the_umask_does_not_matter(directory: Path) -> None:
+def _build(directory: Path) -> None:
     argv = [str(directory / "build"), "linux-source-6.12", "6.12.1-1", str(directory)]
     subprocess.run(["sh", "-c", 'umask 077; exec "$@"', "sh", *argv], check=True)
+
+
+def test_the_package_is_on_the_disk_before_it_has_its_name(directory: Path) -> None:
+    _build(directory)
+    assert (directory / "synced").read_text() == "kernel.deb.new: kernel.deb.new\n.: kernel.deb\n"
+
+
+def test_the_umask_does_not_matter(directory: Path) -> None:
+    _build(directory)
     listed = subprocess.run(["dpkg-deb", "--contents", str(directory / "kernel.deb")], check=True, capture_output=True, text=True).stdout
     assert [line.split()[0] for line in listed.splitlines()] == ["drwxr-xr-x", "drwxr-xr-x", "-rw-r--r--", "-rw-r--r--"]
