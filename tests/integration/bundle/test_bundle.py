@@ -125,6 +125,22 @@ def test_a_run_that_was_broken_off_is_taken_up(collect: Collect, registry_server
     assert install(store, bundle).changed
 
 
+def test_what_a_manifest_lists_is_on_the_disk(
+    collect: Collect, registry_server: Any, bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry_server.push("web", b"page")
+    bundle = bundles / "first"
+    synced: set[str] = set()
+    monkeypatch.setattr(bundle_collect, "sync", lambda path: synced.add(str(path.relative_to(bundle))))
+    report = collect("first", "web:1")
+    assert synced >= {*report.after.files, ".", "images/blobs/sha256", "debian/pool/main"}
+    # A run that was killed has fetched everything.
+    (bundle / "manifest.json").unlink()
+    synced.clear()
+    assert collect("first", "web:1").missing == []
+    assert synced >= report.after.files.keys()
+
+
 def test_an_index_is_found_by_its_digest(collect: Collect, registry_server: Any, bundles: Path, store: Store, tmp_path: Path) -> None:
     layout = tmp_path / "index"
     entries = []
