@@ -22,6 +22,11 @@ class CommandFailed(RingfenceError):
         self.output = output
         super().__init__(message)
 
+    @property
+    def is_full_disk(self) -> bool:
+        """Whether the program said that a disk is full."""
+        return "No space left" in self.output
+
 
 def run(argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 600) -> bytes:
     """Run ``argv`` without a shell and return its standard output.

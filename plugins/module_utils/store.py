@@ -77,9 +77,7 @@ class Store:
             building = workspace / "entry"
             building.mkdir(mode=0o700)
             build(building)
-            for path in (*building.rglob("*"), building):
-                if not path.is_symlink():
-                    sync(path)
+            sync_tree(building)
             target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             if target.is_dir():
                 os.rename(target, workspace / "damaged")  # A run that is killed here leaves nothing to use, and the next makes it anew.
@@ -120,6 +118,13 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
             os.unlink(temporary)
         raise
     sync(path.parent)
+
+
+def sync_tree(directory: Path) -> None:
+    """The same as :func:`sync` for all that is below a directory, and itself."""
+    for path in (*directory.rglob("*"), directory):
+        if not path.is_symlink():
+            sync(path)
 
 
 def sync(path: Path) -> None:

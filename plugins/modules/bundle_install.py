@@ -15,6 +15,7 @@ description:
   - Verifies a bundle that M(ringfence.zones.bundle) has collected, and keeps a copy of it below C(bundle) in O(store). Then
     M(ringfence.zones.kernels) and M(ringfence.zones.zones) find images there before they ask a registry, and apt finds packages
     with RV(apt_config).
+  - A copy that was broken off is taken up by the next run of the same bundle, with the files that are whole.
   - What the installed bundle before had and this one does not need is deleted.
   - A bundle that builds on an earlier one needs what that one has to be on the host already.
   - Nothing of a bundle is used before all of its files have the sizes and digests of its manifest. Images are then fetched from it by

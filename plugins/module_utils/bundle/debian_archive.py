@@ -29,6 +29,9 @@ ARCHIVES = ("debian", "debian-security")
 
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
+LISTS = 140 * 1024**2
+"""Bytes that apt's lists of Debian's archives take on a host, with its caches of them."""
+
 _DOWNLOADS = 50
 """How many files are fetched by one apt-helper."""
 _TIMEOUT = 4 * 3600.0
@@ -132,7 +135,7 @@ def fetch(work: Path, downloads: Mapping[Path, Download]) -> None:
         try:
             apt(settings, "/usr/lib/apt/apt-helper", "-qq", "download-file", *argv)
         except CommandFailed as error:
-            if "No space left" in error.output:
+            if error.is_full_disk:
                 raise RingfenceError(f"the disk is full while packages are fetched; make room and run again ({error})") from error
             raise RingfenceError(f"packages: {error}; run again: the mirror may have changed meanwhile") from error
     for path in downloads:

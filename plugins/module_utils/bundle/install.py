@@ -6,13 +6,14 @@
 
 ``/var/lib/ringfence/bundle/HEX`` is a bundle by the digest of its manifest, whole: with what it builds on. In its ``apt/`` is a
 configuration of apt that knows nothing but this bundle; the host's own sources of packages stay as they are. ``current`` is a link to the
-installed one.
+installed one. Another one beside it is a copy that was broken off: the next run goes on with it, or deletes it if it is not wanted.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
@@ -21,7 +22,14 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle import mani
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, remove_tree
+from ansible_collections.ringfence.zones.plugins.module_utils.store import (
+    UNFINISHED,
+    Store,
+    remove_tree,
+    sync,
+    sync_tree,
+    write_atomically,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,20 +93,30 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
     before = _installed(store)
     target = installed.root(store) / after.removeprefix("sha256:")
     held = installed.current(store)
-    absent = [path for path, file in manifest.files.items() if bundle_manifest.fault(held, [path], file)]
-    _require_present(source, manifest, absent)
-    disk_space.require(f"bundle {source}", sum(manifest.files[path].size for path in absent), store.root)
     if not check:
-        _publish(store, source, manifest, content, absent, target)
-        if before != after:
-            # What apt finds there it takes for its own: packages by their size alone.
-            remove_tree(target / "apt")
-        settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture, manifest.files)
+        # First: what was broken off and is not wanted any more may have the room that is needed.
+        _delete_others(store, held.name, target.name, held.resolve().name)
+    places = {path: _place(path, file, (target, held)) for path, file in manifest.files.items()}
+    absent = [path for path, place in places.items() if place is None]
+    _require_present(source, manifest, absent)
+    needed = sum(manifest.files[path].size for path in absent) + (debian_archive.LISTS if before != after else 0)
+    disk_space.require(f"bundle {source}", needed, store.root)
+    if not check:
+        with disk_space.full_told(f"bundle {source}", store.root):
+            if absent or before != after:
+                _fill(source, manifest, content, places, target)
+            if before != after:
+                # What apt finds there it takes for its own: packages by their size alone.
+                remove_tree(target / "apt")
+            settings = debian_archive.host_settings(target / "apt", target, suite, manifest.architecture, manifest.files)
         try:
             debian_archive.update(settings)
         except CommandFailed as error:
+            if error.is_full_disk:
+                raise RingfenceError(f"bundle {source}: no room for its lists of packages; make room and run again ({error})") from error
             raise RingfenceError(f"bundle {source}: its lists of packages are refused: {error}") from error
         _point_to(store, target)
+        _delete_others(store, held.name, target.name)
     return Report(bool(absent) or before != after, before, after, manifest, absent, held / "apt" / "apt.conf")
 
 
@@ -132,48 +150,67 @@ def _stored(source: Path, path: str, file: File) -> bool:
     return all((source / name).is_file() for name in file.stored(path))
 
 
-def _publish(store: Store, source: Path, manifest: Manifest, content: bytes, absent: list[str], target: Path) -> None:
-    """Make the directory ``target``: of the files that the host has, as links, and of copies, each verified on its way."""
-    if target.is_dir() and not absent:
-        return
-    held = installed.current(store)
-    copied = set(absent)
+def _place(path: str, file: File, directories: Iterable[Path]) -> Path | None:
+    """The first of these directories that has the file, whole."""
+    return next((directory for directory in directories if bundle_manifest.fault(directory, [path], file) is None), None)
 
-    def build(entry: Path) -> None:
-        for path, file in manifest.files.items():
-            (entry / path).parent.mkdir(parents=True, exist_ok=True)
-            if path in copied:
-                _copy(source, path, file, entry / path)
-            else:
-                os.link(held.resolve() / path, entry / path)
-        (entry / bundle_manifest.NAME).write_bytes(content)
 
-    with disk_space.full_told(f"bundle {source}", store.root):
-        store.publish(target, build, replace=True)
+def _fill(source: Path, manifest: Manifest, content: bytes, places: Mapping[str, Path | None], target: Path) -> None:
+    """Make the directory ``target`` hold the bundle: what the host has as links, and copies, each verified on its way.
+
+    What a run that is broken off has copied is there for the next one.
+
+    :param places: where on the host each file is.
+    """
+    for directory in (target.parent, target):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    for path, file in manifest.files.items():
+        place, to = places[path], target / path
+        if place == target:
+            continue
+        to.parent.mkdir(parents=True, exist_ok=True)
+        if place is None:
+            _copy(source, path, file, to)
+        else:
+            to.unlink(missing_ok=True)
+            os.link(place / path, to)
+    sync_tree(target)
+    write_atomically(target / bundle_manifest.NAME, content)
 
 
 def _copy(source: Path, path: str, file: File, to: Path) -> None:
-    with open(to, "wb") as copy:
-        try:
+    # Not into the file itself: an installed bundle may have it under another name.
+    unfinished = to.with_name(f"{UNFINISHED}{to.name}")
+    try:
+        with open(unfinished, "wb") as copy:
             for block in bundle_manifest.blocks(source, file.stored(path), file):
                 copy.write(block)
-        except bundle_manifest.Damaged as error:
-            raise RingfenceError(f"bundle {source}: {path} {error}; copy the bundle again") from error
-        except OSError as error:
-            if disk_space.is_full(error):
-                raise
-            raise RingfenceError(f"bundle {source}: {path} cannot be read: {error}; copy the bundle again") from error
+        os.replace(unfinished, to)
+    except bundle_manifest.Damaged as error:
+        raise RingfenceError(f"bundle {source}: {path} {error}; copy the bundle again") from error
+    except OSError as error:
+        if disk_space.is_full(error):
+            raise
+        raise RingfenceError(f"bundle {source}: {path} cannot be read: {error}; copy the bundle again") from error
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _point_to(store: Store, target: Path) -> None:
-    """Make ``target`` the installed bundle, and delete others."""
+    """Make ``target`` the installed bundle."""
     link = installed.current(store)
     if _installed(store) != f"sha256:{target.name}":
-        unfinished = link.with_name(".new-current")
+        unfinished = link.with_name(f"{UNFINISHED}{link.name}")
         unfinished.unlink(missing_ok=True)
         unfinished.symlink_to(target.name)
         os.replace(unfinished, link)
-    for other in installed.root(store).iterdir():
-        if other.name not in (target.name, link.name):
+        sync(link.parent)
+
+
+def _delete_others(store: Store, *kept: str) -> None:
+    """Delete what else there is beside the bundles with these names."""
+    root = installed.root(store)
+    for other in root.iterdir() if root.is_dir() else ():
+        if other.name not in kept:
             with store.workspace() as workspace:
                 os.rename(other, workspace / other.name)

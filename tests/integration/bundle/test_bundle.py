@@ -21,6 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle import coll
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import install as bundle_install
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import installed as bundled
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import manifest as bundle_manifest
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -301,14 +302,81 @@ def test_full_disks_are_told(collect: Collect, registry_server: Any, bundles: Pa
     with monkeypatch.context() as filling:
         filling.setattr(bundle_manifest, "blocks", full)
         with pytest.raises(RingfenceError, match=r"the disk below \S+/store is full; make room and run again"):
-            bundle_install._publish(store, bundles / "first", *_empty_entry(bundles / "first", store))
-    assert {path.name for path in store.root.rglob("*")} == {"lock", "tmp"}
-    assert install(store, bundles / "first").changed
+            install(store, bundles / "first")
+
+    def no_room(_settings: Path) -> None:
+        raise CommandFailed("apt-get failed with exit status 100", "E: Write error - write (28: No space left on device)")
+
+    with monkeypatch.context() as filling:
+        filling.setattr(debian_archive, "update", no_room)
+        with pytest.raises(RingfenceError, match=r"/first: no room for its lists of packages; make room and run again \(apt-get failed"):
+            install(store, bundles / "first")
+    assert not bundled.current(store).exists()
+    # The copy is there; what is missing is room for apt's lists.
+    with monkeypatch.context() as small:
+        small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+        with pytest.raises(RingfenceError, match=rf"/first needs {debian_archive.LISTS} bytes below \S+/store, and 1000 bytes are free"):
+            install(store, bundles / "first", check=True)
+    report = install(store, bundles / "first")
+    assert (report.changed, report.copied) == (True, [])
 
 
-def _empty_entry(bundle: Path, store: Store) -> tuple[bundle_manifest.Manifest, bytes, list[str], Path]:
-    manifest, content = bundle_manifest.read(bundle)
-    return manifest, content, [*manifest.files], store.root / "bundle" / bundle_manifest.digest_of(content)[7:]
+def test_a_copy_that_was_broken_off_is_taken_up(
+    collect: Collect, registry_server: Any, bundles: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry_server.push("web", b"old", "1")
+    old = collect("old", "web:1")
+    install(store, bundles / "old")
+    new = registry_server.push("web", b"new", "2")
+    archive_of_new = collect("new", "web:2", packages=("extra",))
+    would = install(store, bundles / "new", check=True).copied
+    pulled = f"images/blobs/sha256/{new[7:]}"
+    blocks = bundle_manifest.blocks
+
+    def until_it_is_pulled(directory: Path, names: list[str], file: bundle_manifest.File) -> Iterator[bytes]:
+        for block in blocks(directory, names, file):
+            if directory == bundles / "new" and names == [pulled]:
+                yield block[:10]
+                raise OSError(errno.EIO, "Input/output error")
+            yield block
+
+    with monkeypatch.context() as stick:
+        stick.setattr(bundle_manifest, "blocks", until_it_is_pulled)
+        with pytest.raises(RingfenceError, match=rf"bundle \S+/new: {pulled} cannot be read: "):
+            install(store, bundles / "new")
+    assert install(store, bundles / "old", old.digest, check=True).changed is False
+    left = install(store, bundles / "new", check=True).copied
+    assert pulled in left
+    assert 1 <= len(left) < len(would)
+
+    kept = listing(store.root / "bundle" / archive_of_new.digest[7:])
+    assert install(store, bundles / "new").copied == left
+    after = listing(bundled.current(store))
+    assert {path: after.get(path) for path in kept} == kept
+    assert {path for path in after if not path.startswith("apt/")} == {"manifest.json", *archive_of_new.after.files}
+    assert not install(store, bundles / "new").changed
+
+
+def test_what_is_left_of_another_bundle_is_deleted(
+    collect: Collect, registry_server: Any, bundles: Path, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its room is needed, and with that which the installed one needs."""
+    registry_server.push("web", b"page")
+    first = collect("first", "web:1")
+    install(store, bundles / "first")
+    collect("second", "web:1", packages=("extra",))
+
+    def refused(_settings: Path) -> None:
+        raise CommandFailed("apt-get failed with exit status 100", "E: not signed")
+
+    with monkeypatch.context() as bad:
+        bad.setattr(debian_archive, "update", refused)
+        with pytest.raises(RingfenceError, match="its lists of packages are refused"):
+            install(store, bundles / "second")
+    assert len(list((store.root / "bundle").iterdir())) == 3
+    assert not install(store, bundles / "first").changed
+    assert {path.name for path in (store.root / "bundle").iterdir()} == {first.digest[7:], "current"}
+    assert install(store, bundles / "second").changed
 
 
 def test_large_files_are_kept_in_parts(

@@ -167,7 +167,7 @@ def test_of_a_file_that_is_too_large_no_more_is_copied_than_it_should_have(tmp_p
         handle.truncate(8 * 1024**2)
     with pytest.raises(RingfenceError, match="images/oci-layout is damaged: more than 3 bytes; copy the bundle again"):
         install.install(store, source, None, "trixie", "amd64", check=False)
-    assert {path.name for path in store.root.rglob("*")} == {"lock", "tmp"}
+    assert [path.name for path in store.root.rglob("*") if path.is_file()] == ["lock"]
 
 
 def test_the_medium_can_be_taken_out_if_the_digest_says_which_bundle_is_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
