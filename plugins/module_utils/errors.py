@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import errno
+
 
 class RingfenceError(Exception):
     """A failure told in one message: object, field, value, what is accepted, what to do, and the cause."""
@@ -28,3 +30,18 @@ class TakenBack(RingfenceError):
 
 class NotBegun(TakenBack):
     """A change that was left alone because of another one that failed."""
+
+
+FAILURES = (RingfenceError, OSError)
+"""What modules and the command catch and tell: errors of ours, and what the host's system refuses, such as to write on a full disk."""
+
+_ADVICE = {
+    **dict.fromkeys((errno.EACCES, errno.EPERM), "on a host this must run as root (become: true)"),
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room and run again"),
+}
+
+
+def told(error: Exception) -> str:
+    """The message of one of :data:`FAILURES`."""
+    advice = _ADVICE.get(error.errno or 0) if isinstance(error, OSError) else None
+    return f"{error}; {advice}" if advice else str(error)

@@ -113,9 +113,12 @@ def write_atomically(path: Path, content: bytes, mode: int = 0o600) -> None:
             handle.flush()
             os.fsync(descriptor)
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
+        if isinstance(error, OSError) and not error.filename:
+            # The errors of write and fsync do not name the file.
+            error.filename = os.fspath(path)
         raise
     sync(path.parent)
 

@@ -140,7 +140,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ringfence.zones.plugins.module_utils import debian
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import Manifest
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 
 
 def main() -> None:
@@ -169,8 +169,8 @@ def main() -> None:
     since = Path(params["since"]) if params["since"] else None
     try:
         report = collect.collect(Path(params["directory"]).absolute(), declared, since, check=module.check_mode)
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     files = report.after.files.values()
     module.exit_json(
         changed=report.changed,

@@ -92,7 +92,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import install
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release
 from ansible_collections.ringfence.zones.plugins.module_utils.image.registry import host_architecture
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -115,8 +115,8 @@ def main() -> None:
     suite = os_release().get("VERSION_CODENAME", "")
     try:
         report = install.install(store, Path(module.params["source"]), digest, suite, host_architecture(), check=module.check_mode)
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     module.exit_json(
         changed=report.changed,
         name=report.manifest.name,

@@ -102,7 +102,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.host import xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -119,8 +119,8 @@ def main() -> None:
     store = Store(Path(module.params["store"]))
     try:
         module.exit_json(xen=_xen(), kernel=platform.release(), runtime=_runtime(store), kernels=_kernels(store))
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
 
 
 def _xen() -> dict[str, Any] | None:

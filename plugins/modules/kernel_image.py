@@ -139,7 +139,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package
 
 
@@ -164,8 +164,8 @@ def main() -> None:
     try:
         source = package.from_file(Path(deb)) if deb else package.from_apt(module.params["package"])
         outcome = package.package(source, module.params["destination"], module.params["flavor"], check=module.check_mode)
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     result = package.result(source, outcome)
     unknown = f"of {source.package} {source.version}, known when it is packaged"
     module.exit_json(

@@ -172,7 +172,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import kernel_trial
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import deploy
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -212,8 +212,8 @@ def main() -> None:
         )
     except deploy.DeploymentFailed as error:
         module.fail_json(msg=str(error), changed=bool(error.stored), stored=error.stored)
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     module.exit_json(
         changed=report.changed,
         kernels=report.kernels,

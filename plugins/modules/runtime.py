@@ -89,7 +89,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils import host_files
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -133,8 +133,8 @@ def main() -> None:
             host_files.write([*library, *files])
             for path in superfluous:
                 Path(path).unlink()
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     result: dict[str, Any] = {"changed": bool(changes or renewed or superfluous) or before != after, "runtime": after}
     if module._diff:
         result["diff"] = [

@@ -126,7 +126,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions, xen_host
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, InvalidDeclaration, told
 
 
 def main() -> None:
@@ -147,8 +147,8 @@ def main() -> None:
         outcome = _step(module, decisions.parse_options(**declared))
     except InvalidDeclaration as error:
         module.fail_json(msg="nothing was changed: " + "; ".join(error.problems), problems=error.problems)
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     result: dict[str, Any] = {
         "changed": outcome.changed,
         "pending": outcome.pending,

@@ -82,7 +82,7 @@ truncated:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 
@@ -113,8 +113,8 @@ def main() -> None:
             timeout=module.params["timeout"],
             limit=module.params["limit"],
         )
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     result = {
         "changed": True,
         "rc": answer.exit_status,

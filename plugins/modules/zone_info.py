@@ -256,7 +256,7 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import state
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
@@ -271,8 +271,8 @@ def main() -> None:
     store = Store(Path(module.params["store"]))
     try:
         zones = state.zones(store, Hypervisor())
-    except RingfenceError as error:
-        module.fail_json(msg=str(error))
+    except FAILURES as error:
+        module.fail_json(msg=told(error))
     module.exit_json(zones=zones, volumes=state.all_volumes(store, zones))
 
 

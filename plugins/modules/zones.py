@@ -361,7 +361,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils.converge.converge import Policy, Report, converge
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 _NOTHING: dict[str, list[Any]] = {"zones": [], "volumes": [], "deleted": [], "undeclared": []}
@@ -397,8 +397,8 @@ def main() -> None:
             Policy(**{name: module.params[name] for name in ("prune", "retry", "adopt_runtime", "keep_unused", "start_timeout")}),
             check=module.check_mode,
         )
-    except RingfenceError as error:
-        module.fail_json(msg=str(error), **_NOTHING)
+    except FAILURES as error:
+        module.fail_json(msg=told(error), **_NOTHING)
     result = _result(report)
     if module._diff:
         result["diff"] = [{"prepared": report.plan}, {"before": report.before, "after": report.after}]

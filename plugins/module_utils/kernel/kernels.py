@@ -84,7 +84,7 @@ def deployed(store: Store) -> dict[str, Kernel]:
 def names(store: Store) -> Names:
     """What every name of this host stands for.
 
-    :raises RingfenceError: when that cannot be read.
+    :raises RingfenceError: when the file is damaged.
     """
     path = store.kernels / "names.json"
     try:
@@ -92,7 +92,7 @@ def names(store: Store) -> Names:
         return Names({name: Target(**target) for name, target in document["kernels"].items()}, document["default"])
     except FileNotFoundError:
         return Names()
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise RingfenceError(f"{path} cannot be read: {error}; remove it and deploy the kernels again") from error
 
 
@@ -155,5 +155,7 @@ def read(directory: Path, name: str, image: str) -> Kernel:
             frozenset(document.get("lacks", ())),
             {str(path): str(digest) for path, digest in document.get("files", {}).items()},
         )
+    except PermissionError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise RingfenceError(f"kernel {name!r}: {directory} is damaged: {error}; deploy the kernels again") from error

@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, RingfenceError, told
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, files, state
@@ -43,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(argv)
     try:
         status: int = options.run(options)
-    except RingfenceError as error:
-        sys.stderr.write(f"zonectl: {error}\n")
-        return 1
     except (KeyboardInterrupt, BrokenPipeError):
         return 130
+    except FAILURES as error:
+        sys.stderr.write(f"zonectl: {told(error)}\n")
+        return 1
     return status
 
 
