@@ -9,6 +9,7 @@ Exit status: that of the command for ``exec``, 1 for an error, 2 for wrong usage
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -16,7 +17,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, RingfenceError, told
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
@@ -81,17 +82,38 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
         yield from [line for line in map(_line, handle.read().splitlines()) if wanted(line)][-last:]
         rest = b""
-        while follow:
-            if handle.tell() > log.stat().st_size:
-                handle.seek(0)
-                rest = b""
-            chunk = handle.read(_STEP)
-            if not chunk:
-                time.sleep(_POLL)
+        for chunk in _appended(log, handle) if follow else ():
             *whole, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST:
                 whole, rest = [*whole, rest], b""
             yield from filter(wanted, map(_line, whole))
+
+
+def _appended(log: Path, handle: BinaryIO) -> Iterator[bytes]:
+    """What comes in a log after what was read of it, then in the logs that come in its place."""
+    try:
+        while True:
+            # Looked at before the rest is read: nobody writes to a renamed log any more once there is a new one.
+            replaced = _is_another(log, handle)
+            while chunk := handle.read(_STEP):
+                yield chunk
+            if not replaced:
+                time.sleep(_POLL)
+                continue
+            with contextlib.suppress(FileNotFoundError):
+                newest = log.open("rb")
+                handle.close()
+                handle = newest
+    finally:
+        handle.close()
+
+
+def _is_another(log: Path, handle: BinaryIO) -> bool:
+    try:
+        return not os.path.samestat(log.stat(), os.fstat(handle.fileno()))
+    except FileNotFoundError:
+        # It was renamed, and is what Xen's console daemon writes to until it makes a new one.
+        return False
 
 
 def _line(line: bytes) -> str:

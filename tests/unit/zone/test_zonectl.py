@@ -122,13 +122,26 @@ def test_lines_of_kernel_and_container_are_shown_apart(
 def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zonectl, "_POLL", 0.01)
     log = tmp_path / "log"
+
+    def later(path: Path, text: bytes) -> None:
+        def append() -> None:
+            with path.open("ab") as handle:
+                handle.write(text)
+
+        threading.Timer(0.05, append).start()
+
     log.write_bytes(b"old\nlast\n")
     lines = lines_of(log, 1, follow=True)
     assert next(lines) == "last"
-    threading.Timer(0.05, lambda: log.write_bytes(b"old\nlast\nmore\nunfinished")).start()
+    later(log, b"more\n")
     assert next(lines) == "more"
-    threading.Timer(0.05, lambda: log.write_bytes(b"new\n")).start()
-    assert next(lines) == "new"
+    # Xen's console daemon does not know of it yet.
+    later(log.rename(tmp_path / "log.1"), b"late\nunfin")
+    assert next(lines) == "late"
+    later(log, b"ished\nnew\n")
+    assert [next(lines), next(lines)] == ["unfinished", "new"]
+    later(log, b"newer\n")
+    assert next(lines) == "newer"
     lines.close()  # type: ignore[attr-defined]
 
 
