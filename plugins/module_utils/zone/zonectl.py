@@ -42,6 +42,8 @@ _COLUMNS = ("name", "state", "health", "restarts", "virtualization", "memory", "
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command."""
     options = _parser().parse_args(argv)
+    # What zones print need not be in the character set of the terminal.
+    sys.stdout.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     try:
         status: int = options.run(options)
     except (KeyboardInterrupt, BrokenPipeError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import threading
 from collections.abc import Sequence
@@ -107,6 +108,15 @@ def test_logs_cannot_reach_the_terminal(host: Host, tmp_path: Path, capsys: pyte
     (tmp_path / "guest-web.log").write_bytes(b"one\ntwo \x1b[2J\x07\r\nthree \xff\xe2\x80\xae\n")
     assert zonectl.main(["logs", "-n", "2", "web"]) == 0
     assert capsys.readouterr().out == "two \\x1b[2J\\x07\nthree \ufffd\\u202e\n"
+
+
+def test_logs_are_shown_on_a_terminal_of_another_character_set(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host.hypervisor.domains
+    (tmp_path / "guest-web.log").write_text("caf\u00e9 \u2713\n", encoding="utf-8")
+    shown = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(shown, encoding="latin-1"))
+    assert zonectl.main(["logs", "web"]) == 0
+    assert shown.getvalue() == b"caf\xe9 \\u2713\n"
 
 
 @pytest.mark.parametrize(("option", "shown"), [([], "ko[rc"), (["-k"], "kr"), (["--container"], "o[c")])
