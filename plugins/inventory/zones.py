@@ -77,6 +77,21 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import
 
 _ZONECTL = "/usr/local/sbin/zonectl"
 
+_VARIABLES = {
+    "ansible_host",
+    "ansible_port",
+    "ansible_user",
+    "ansible_ssh_private_key_file",
+    "ansible_private_key_file",
+    "ansible_ssh_common_args",
+    "ansible_ssh_extra_args",
+    "ansible_ssh_host_key_checking",
+    "ansible_host_key_checking",
+    "ansible_become",
+    "ansible_connection",
+}
+"""Which of a host's variables :func:`to_host` knows. Others, a password perhaps, may need what is known only when a play runs."""
+
 _INTO_ZONE = (
     # Nothing of what is meant for the host: the zone has no key to check, and serves one connection at a time.
     "-F none -o ControlMaster=no -o ControlPath=none -o PreferredAuthentications=none "
@@ -153,15 +168,25 @@ class InventoryModule(BaseInventoryPlugin):
                 f"{path}: group: {self.get_option('group')!r} is not in the inventory; name a group of an inventory source that is read"
                 " before this one"
             )
-        hosts = {host.name: self._variables(host) for host in group.get_hosts()}
         inventory.add_group("zones")
+        hosts, questions = {}, []
+        for host in group.get_hosts():
+            try:
+                variables = self._variables(host)
+                questions.append(to_host(host.name, variables, [_ZONECTL, "list", "--json"]))
+                hosts[host.name] = variables
+            except (AnsibleError, TypeError, ValueError) as error:
+                self._leave_out(host.name, f"its variables do not say how to reach it: {error}")
         with ThreadPoolExecutor(max(1, C.DEFAULT_FORKS)) as pool:
-            for name, answer in zip(hosts, pool.map(self._ask, hosts, hosts.values()), strict=True):
+            for name, answer in zip(hosts, pool.map(self._ask, questions), strict=True):
                 if isinstance(answer, str):
-                    self.display.warning(f"ringfence.zones.zones: the zones of host {name} are not in the inventory: {answer}")
+                    self._leave_out(name, answer)
                     continue
                 for zone in answer:
                     self._add(zone, name, to_host(name, hosts[name], [_ZONECTL, "connect", zone["name"]]))
+
+    def _leave_out(self, host: str, why: str) -> None:
+        self.display.warning(f"ringfence.zones.zones: the zones of host {host} are not in the inventory: {why}")
 
     def _variables(self, host: Host) -> dict[str, Any]:
         """What says how to reach a host, with its templates resolved."""
@@ -171,15 +196,11 @@ class InventoryModule(BaseInventoryPlugin):
             variables = combine_vars(variables, get_vars_from_inventory_sources(self.loader, sources, entities, "all"))
         variables = combine_vars(variables, host.get_vars())
         self.templar.available_variables = variables
-        try:
-            return {key: self.templar.template(value) for key, value in variables.items() if key.startswith("ansible_")}
-        except AnsibleError as error:
-            raise AnsibleParserError(f"host {host.name}: its variables that say how to reach it cannot be resolved") from error
+        return {key: self.templar.template(variables[key]) for key in _VARIABLES & variables.keys()}
 
-    def _ask(self, name: str, variables: dict[str, Any]) -> list[dict[str, Any]] | str:
-        """The zones of a host, or why they are not known."""
+    def _ask(self, argv: list[str]) -> list[dict[str, Any]] | str:
+        """The zones of the host that a command asks, or why they are not known."""
         timeout = self.get_option("timeout")
-        argv = to_host(name, variables, [_ZONECTL, "list", "--json"])
         try:
             asked = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired:

@@ -173,6 +173,30 @@ def test_variables_of_the_host_are_used_with_their_templates_resolved(site: Path
     assert "-p 2022 -l admin -- one sudo -n /usr/local/sbin/zonectl list --json\n" in asked
 
 
+def test_variables_that_say_nothing_of_the_way_to_a_host_need_not_be_known(site: Path) -> None:
+    variables = "{ansible_become_password: '{{ asked_for }}'}"
+    (site / "inventory" / "10-hosts.yml").write_text(f"xen_hosts: {{hosts: {{one: {variables}}}}}\n")
+    listed = _list(site)
+    assert listed.groups["zones"] == ["web.one", "db.one"]
+    assert "WARNING" not in listed.said
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("ansible_host: '{{ unknown }}'", "'unknown' is undefined"),
+        ("ansible_ssh_common_args: \"-o 'ProxyJump=a\"", "No closing quotation"),
+        ("ansible_become: perhaps", "'perhaps' is not a valid boolean"),
+    ],
+)
+def test_a_host_whose_variables_are_faulty_is_reported_and_the_others_are_listed(site: Path, variable: str, told: str) -> None:
+    (site / "inventory" / "10-hosts.yml").write_text(f"xen_hosts: {{hosts: {{one: {{{variable}}}, two: {{}}}}}}\n")
+    listed = _list(site)
+    assert listed.groups["zones"] == ["web.two"]
+    said = listed.said.partition("the zones of host one are not in the inventory: its variables do not say how to reach it: ")[2]
+    assert told in said.splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("variables", "expected"),
     [
