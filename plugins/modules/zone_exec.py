@@ -21,7 +21,9 @@ options:
     type: str
     required: true
   argv:
-    description: The command and its arguments. No shell is involved; name one if you want it.
+    description:
+      - The command and its arguments. No shell is involved; name one if you want it.
+      - While the command runs, the processes of the host and of the zone show them. Pass secrets by O(stdin).
     type: list
     elements: str
     required: true

@@ -86,7 +86,8 @@ def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, 
             # A zone may end both streams and keep the connection.
             process.wait(max(0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
-            raise RingfenceError(f"zone {zone}: {shlex.join(argv)} did not end in time, and was given up") from None
+            # Its arguments may be secret, and the message ends in logs.
+            raise RingfenceError(f"zone {zone}: {argv[0]} did not end in time, and was given up") from None
         finally:
             if process.poll() is None:
                 # With its proxy, which would stay, and the zone serves nobody else while it is there.
