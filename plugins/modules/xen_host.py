@@ -52,7 +52,6 @@ attributes:
   check_mode:
     description: Can run in check mode and say what it would change.
     support: full
-    details: With O(state=confirmed), check mode does nothing.
   diff_mode:
     description: Shows the files before and after.
     support: full
@@ -173,7 +172,7 @@ def _step(module: AnsibleModule, options: decisions.Options) -> xen_host.Outcome
         return xen_host.prepare(options, check=module.check_mode)
     if module.params["state"] == "armed":
         return xen_host.arm(options, reboot=module.params["reboot"], check=module.check_mode)
-    return xen_host.Outcome() if module.check_mode else xen_host.confirm(options)
+    return xen_host.confirm(options, check=module.check_mode)
 
 
 if __name__ == "__main__":

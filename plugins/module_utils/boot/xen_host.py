@@ -113,7 +113,8 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     files = decisions.host_files(options, linux)
     changes = host_files.outdated(files)
     update = decisions.GRUB_FILE in changes or not decisions.entry_is_current(_entries(), options, linux)
-    outcome = Outcome(changes=changes, changed=bool(changes) or update or ended, pending=pending)
+    unconfirmed = not pending and not _xen_is_default()
+    outcome = Outcome(changes=changes, changed=bool(changes) or update or ended, pending=pending, unconfirmed=unconfirmed)
     if check:
         outcome.changed |= bool(pending) and reboot
         return outcome
@@ -134,19 +135,19 @@ def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
             )
     if pending and reboot:
         _arm_trial(options)
-        outcome.armed = outcome.changed = True
-    outcome.unconfirmed = outcome.armed or (not pending and not _xen_is_default())
+        outcome.armed = outcome.unconfirmed = outcome.changed = True
     return outcome
 
 
-def confirm(options: decisions.Options) -> Outcome:
+def confirm(options: decisions.Options, *, check: bool) -> Outcome:
     """Make a healthy Xen that was booted on trial the default.
 
     :raises RingfenceError: when the machine is back on plain Linux, or Xen is not healthy, with the evidence.
     """
     marker = _read_marker()
     if not booted_into_xen():
-        _disarm()
+        if not check:
+            _disarm()
         raise RingfenceError(_fallback_report(marker))
     with contextlib.suppress(CommandFailed):
         # Exits with a failure when some unit failed; what matters is asked below.
@@ -166,9 +167,11 @@ def confirm(options: decisions.Options) -> Outcome:
     xen = _entries().xen
     if xen is None:
         raise RingfenceError(f"{_GRUB_CFG} has no entry for Xen any more; run update-grub, then the play again")
-    run(["grub-set-default", xen])
-    _disarm()
-    return Outcome(changed=True)
+    changed = bool(marker) or _saved_entry() != xen
+    if changed and not check:
+        run(["grub-set-default", xen])
+        _disarm()
+    return Outcome(changed=changed)
 
 
 def _arm_trial(options: decisions.Options) -> None:

@@ -277,7 +277,7 @@ def test_a_grub_that_gets_no_entry_is_an_error(world: World) -> None:
 def test_a_healthy_trial_becomes_the_default(world: World) -> None:
     xen_host.arm(OPTIONS, reboot=True, check=False)
     world.boot_xen(OPTIONS)
-    assert xen_host.confirm(OPTIONS).changed
+    assert xen_host.confirm(OPTIONS, check=False).changed
     assert world.saved == XEN
     assert not (world.root / "wants/trial.timer").is_symlink()
     assert not (world.root / "etc/trial.json").exists()
@@ -285,11 +285,23 @@ def test_a_healthy_trial_becomes_the_default(world: World) -> None:
     assert (again.changed, again.armed, again.unconfirmed) == (False, False, False)
 
 
+_SETTLED = ["systemctl", "is-system-running", "--wait"]
+
+
 def test_a_trial_whose_play_was_killed_is_confirmed_by_the_next(world: World) -> None:
     xen_host.arm(OPTIONS, reboot=True, check=False)
     world.boot_xen(OPTIONS)
-    outcome = xen_host.arm(OPTIONS, reboot=True, check=False)
-    assert (outcome.armed, outcome.unconfirmed) == (False, True)
+    for check in (True, False):
+        outcome = xen_host.arm(OPTIONS, reboot=True, check=check)
+        assert (outcome.changed, outcome.armed, outcome.unconfirmed) == (False, False, True)
+    world.commands.clear()
+    assert xen_host.confirm(OPTIONS, check=True).changed
+    assert (world.root / "etc/trial.json").exists()
+    assert (world.saved, world.commands) == (LINUX, [_SETTLED])
+    assert xen_host.confirm(OPTIONS, check=False).changed
+    assert world.saved == XEN
+    for check in (True, False):
+        assert not xen_host.confirm(OPTIONS, check=check).changed
 
 
 @pytest.mark.parametrize("seen", [True, False])
@@ -315,7 +327,7 @@ def test_a_serial_console_that_linux_gets_with_the_trial_is_xens(world: World, m
     assert "com1=115200,8n1" in entries.xen_command_line
     world.in_xen = True
     monkeypatch.setattr(xen_host, "_running", lambda: decisions.Running(True, entries.xen_command_line, entries.dom0_command_line))
-    assert xen_host.confirm(OPTIONS).changed
+    assert xen_host.confirm(OPTIONS, check=False).changed
 
 
 @pytest.mark.parametrize("in_xen", [True, False])
@@ -327,7 +339,7 @@ def test_a_trial_that_outlived_its_confirmation_is_ended_by_the_next_run(
     world.boot_xen(OPTIONS)
     with monkeypatch.context() as killed:
         killed.setattr(xen_host, "_disarm", lambda: None)
-        xen_host.confirm(OPTIONS)
+        xen_host.confirm(OPTIONS, check=False)
     (world.root / "boot_id").write_text("second\n")
     world.in_xen = in_xen
     assert xen_host.arm(declared, reboot=False, check=True).changed
@@ -350,7 +362,7 @@ def test_the_deadline_is_on_disk_before_the_trial_and_gone_with_it(world: World,
     xen_host.arm(OPTIONS, reboot=True, check=False)
     assert world.commands[-2:] == [["sync", "wants", "etc/trial.json", "wants/trial.timer"], ["grub-reboot", XEN]]
     world.boot_xen(OPTIONS)
-    xen_host.confirm(OPTIONS)
+    xen_host.confirm(OPTIONS, check=False)
     assert world.commands[-2:] == [["sync", "wants", "etc/trial.json"], ["sync", "etc"]]
 
 
@@ -377,7 +389,7 @@ def test_an_unhealthy_trial_keeps_its_deadline(world: World, fault: dict[str, ob
     for name, value in fault.items():
         setattr(world, name, value)
     with pytest.raises(RingfenceError, match=f"not healthy: .*{words}.*back to plain Linux 300 s after its boot"):
-        xen_host.confirm(OPTIONS)
+        xen_host.confirm(OPTIONS, check=False)
     assert world.saved == LINUX
     assert (world.root / "wants/trial.timer").is_symlink()
 
@@ -386,7 +398,7 @@ def test_a_xen_that_never_reached_dom0_is_told_so(world: World) -> None:
     xen_host.arm(OPTIONS, reboot=True, check=False)
     world.journal = {"boots": b""}
     with pytest.raises(RingfenceError) as caught:
-        xen_host.confirm(OPTIONS)
+        xen_host.confirm(OPTIONS, check=False)
     assert "back on plain Linux" in str(caught.value)
     assert f"Tried: Xen with '{' '.join(decisions.xen_arguments(OPTIONS, 'quiet'))}'" in str(caught.value)
     assert "stopped before dom0's system ran" in str(caught.value)
@@ -400,7 +412,7 @@ def test_a_dom0_that_was_not_confirmed_in_time_is_told_with_its_last_errors(worl
         "errors": b"Failed to start networking\nTimed out waiting for /data\n",
     }
     with pytest.raises(RingfenceError, match=r"not confirmed within 300 s \(boot bbb\).*Failed to start networking \| Timed out"):
-        xen_host.confirm(OPTIONS)
+        xen_host.confirm(OPTIONS, check=False)
     assert "_BOOT_ID=bbb" in world.commands[-1]
 
 
