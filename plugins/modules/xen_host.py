@@ -43,7 +43,9 @@ options:
     type: int
     default: 600
   reboot:
-    description: Whether the next boot may be a trial. Otherwise a needed reboot is only reported.
+    description:
+      - Whether the next boot may be a trial. Otherwise a needed reboot is only reported.
+      - A trial that an earlier run armed, more than a minute ago and without a reboot since, is then called off.
     type: bool
     default: false
 author:

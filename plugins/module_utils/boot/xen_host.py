@@ -36,6 +36,8 @@ _HYPERVISORS = {"kvm_intel": "KVM", "kvm_amd": "KVM", "vboxdrv": "VirtualBox", "
 _MIB = 1024 * 1024
 _LOCK_SECONDS = 600.0
 """How long somebody else may install packages before it is a fault."""
+_REBOOT_SECONDS = 60.0
+"""How long after a trial was armed the run that did it may still be about to reboot the machine."""
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
 
@@ -90,15 +92,16 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
 def arm(options: decisions.Options, *, reboot: bool, check: bool) -> Outcome:
     """Make GRUB's entry for Xen as declared and, if it has to be booted and ``reboot`` allows it, the next boot a trial of it.
 
-    A Xen that is trusted already is left as it is until a reboot is allowed.
+    A Xen that is trusted already is left as it is until a reboot is allowed. Where none is allowed, a trial that an earlier run armed is
+    called off, so that whoever boots the machine next gets its default.
 
     :raises RingfenceError: when GRUB does not get the entry, or a trial has failed and :func:`confirm` was not reached to tell of it.
     """
     running = _running()
     marker = _read_marker()
-    ended = bool(marker) and _xen_is_default()
+    # A run was killed, or the power was cut, between the two last steps of confirm(); or a run was ended between arm() and its reboot.
+    ended = bool(marker) and (_xen_is_default() or (not reboot and _is_left_armed(marker)))
     if ended:
-        # A run was killed, or the power was cut, between the two last steps of confirm().
         marker = {}
         if not check:
             _disarm()
@@ -192,7 +195,14 @@ def _arm_trial(options: decisions.Options) -> None:
     run(["grub-reboot", str(entries.xen)])
 
 
+def _is_left_armed(marker: Mapping[str, Any]) -> bool:
+    """Whether the machine was not rebooted into the trial, and nobody is about to do it."""
+    return marker["boot"] == boot_id() and abs(time.time() - float(marker["armed_at"])) > _REBOOT_SECONDS
+
+
 def _disarm() -> None:
+    if _environment().get("next_entry", "").startswith("xen-"):
+        run(["grub-editenv", "-", "unset", "next_entry"])  # Before its deadline goes.
     for path in (_TIMER_LINK, _MARKER):
         if os.path.lexists(path):
             path.unlink()
@@ -272,11 +282,15 @@ def _entries() -> decisions.Entries:
         return decisions.parse_entries("")
 
 
-def _saved_entry() -> str:
+def _environment() -> dict[str, str]:
     try:
-        return decisions.parse_environment(_GRUB_ENVIRONMENT.read_bytes()).get("saved_entry", "")
+        return decisions.parse_environment(_GRUB_ENVIRONMENT.read_bytes())
     except FileNotFoundError:
-        return ""
+        return {}
+
+
+def _saved_entry() -> str:
+    return _environment().get("saved_entry", "")
 
 
 def _xen_is_default() -> bool:
