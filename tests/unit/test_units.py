@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
 
@@ -28,3 +32,16 @@ def test_what_the_network_waits_for_does_not_wait_for_sysinit() -> None:
 
 def test_what_does_not_wait_for_the_local_file_systems_waits_for_the_one_that_it_reads() -> None:
     assert "RequiresMountsFor=/var/lib/ringfence" in units()["ringfence-network.service"]
+
+
+@pytest.mark.parametrize(
+    ("environment", "ends"),
+    [("saved_entry=gnulinux-simple-1\nnext_entry=xen-gnulinux-simple-1\n", True), ("saved_entry=xen-gnulinux-simple-1\n", False), (None, True)],
+)
+def test_the_deadline_of_a_trial_ends_no_boot_of_a_xen_that_is_the_default(tmp_path: Path, environment: str | None, ends: bool) -> None:
+    file = tmp_path / "grubenv"
+    if environment is not None:
+        file.write_text(f"# GRUB Environment Block\n{environment}")
+    (condition,) = [line for line in units()["ringfence-boot-trial.service"] if line.startswith("ExecCondition=")]
+    command = condition.partition("=")[2].replace(decisions.GRUB_ENVIRONMENT, str(file))
+    assert (subprocess.run(shlex.split(command), check=False).returncode == 0) is ends

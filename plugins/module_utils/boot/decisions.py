@@ -21,6 +21,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.host_files import 
 GRUB_FILE = "/etc/default/grub.d/zz-ringfence.cfg"
 """Sorts after the file of Debian's Xen packages, which makes an untried Xen the default."""
 
+GRUB_ENVIRONMENT = "/boot/grub/grubenv"
+
 TRIAL_MARKER = "/etc/ringfence/boot-trial.json"
 """Exists from the arming of a trial to its end. In /etc, because that is there even when no other file system is."""
 
@@ -244,6 +246,8 @@ ConditionPathExists=/sys/hypervisor/type
 
 [Service]
 Type=oneshot
+# Xen is the default: it was confirmed, and what did it was killed before it took the deadline away.
+ExecCondition=/bin/sh -c '! grep -q "^saved_entry=xen-" {GRUB_ENVIRONMENT}'
 ExecStart=/usr/bin/systemctl --force reboot
 """
 

@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.store import sync,
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
 
 _GRUB_CFG = Path("/boot/grub/grub.cfg")
-_GRUB_ENVIRONMENT = Path("/boot/grub/grubenv")
+_GRUB_ENVIRONMENT = Path(decisions.GRUB_ENVIRONMENT)
 _GRUB_DEFAULTS = Path("/etc/default/grub")
 _BLOCK_DEVICES = Path("/sys/dev/block")
 _MARKER = Path(decisions.TRIAL_MARKER)
