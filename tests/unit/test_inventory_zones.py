@@ -185,7 +185,7 @@ def test_variables_that_say_nothing_of_the_way_to_a_host_need_not_be_known(site:
     ("variable", "told"),
     [
         ("ansible_host: '{{ unknown }}'", "'unknown' is undefined"),
-        ("ansible_ssh_common_args: \"-o 'ProxyJump=a\"", "No closing quotation"),
+        ('ansible_ssh_common_args: "-o \'ProxyJump=a"', "No closing quotation"),
         ("ansible_become: perhaps", "'perhaps' is not a valid boolean"),
     ],
 )

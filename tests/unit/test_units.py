@@ -36,7 +36,11 @@ def test_what_does_not_wait_for_the_local_file_systems_waits_for_the_one_that_it
 
 @pytest.mark.parametrize(
     ("environment", "ends"),
-    [("saved_entry=gnulinux-simple-1\nnext_entry=xen-gnulinux-simple-1\n", True), ("saved_entry=xen-gnulinux-simple-1\n", False), (None, True)],
+    [
+        ("saved_entry=gnulinux-simple-1\nnext_entry=xen-gnulinux-simple-1\n", True),
+        ("saved_entry=xen-gnulinux-simple-1\n", False),
+        (None, True),
+    ],
 )
 def test_the_deadline_of_a_trial_ends_no_boot_of_a_xen_that_is_the_default(tmp_path: Path, environment: str | None, ends: bool) -> None:
     file = tmp_path / "grubenv"
