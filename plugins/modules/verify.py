@@ -194,7 +194,8 @@ def main() -> None:
         try:
             attempts, faults = ([], {verify.EVERY: refused}) if refused else attack.attack(store, promises)
         except KeyboardInterrupt as error:
-            module.fail_json(msg=f"the attack was ended ({error or 'interrupted'}), and what it had made is removed; there is no report")
+            why = error or "interrupted"
+            module.fail_json(msg=f"the attack was ended ({why}), and there is no report; what is left of it, the next attack removes")
         attacks = verify.Attacks(attempts, faults, promises)
     module.exit_json(changed=False, report=verify.report(facts, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), attacks))
 

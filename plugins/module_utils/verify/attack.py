@@ -21,7 +21,16 @@ from ansible_collections.ringfence.zones.plugins.module_utils.attack import answ
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs import arp, devices
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs.network import HONEST
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.result import Attempt, compared
-from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import CLOSED, NAMES, OPEN, Told, Zones, escaping, run_quietly
+from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import (
+    CLOSED,
+    NAMES,
+    OPEN,
+    VOLUME,
+    Told,
+    Zones,
+    escaping,
+    run_quietly,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id
@@ -52,14 +61,14 @@ class _TimeIsOver(BaseException):
 
 
 def attack(store: Store, promises: Collection[int]) -> tuple[list[Attempt], dict[int, str]]:
-    """Attack, and leave nothing of it.
+    """Attack, and leave nothing of it; if it cannot be removed, that is why a promise could not be attacked.
 
     :param promises: which to attack.
     :return: the attempts, and by promise why it could not be attacked.
     """
-    campaign = _Campaign(store, promises)
     with _interruptions_raised():
         try:
+            campaign = _Campaign(store, promises)
             campaign.zones.clear()
         except _FAULTS as error:
             return [], {0: str(error)}
@@ -73,8 +82,7 @@ def attack(store: Store, promises: Collection[int]) -> tuple[list[Attempt], dict
         finally:
             signal.alarm(0)
             run_quietly(["rm", "-f", str(_CANARY)])
-            campaign.zones.clear()
-        campaign.check_leftovers()
+            campaign.clear()
     return campaign.attempts, campaign.faults
 
 
@@ -405,7 +413,20 @@ class _Campaign:
         rules = run(["nft", "list", "table", "inet", "ringfence"]).decode()
         return found | {f"rule for {network.address(index)}" for index in indices if network.address(index) in rules}
 
-    def check_leftovers(self) -> None:
+    def clear(self) -> None:
+        """Remove what was made, and see whether something of it is left."""
+        try:
+            self.zones.clear()
+            self._check_leftovers()
+        except _FAULTS as error:
+            row = 21 if 21 in self.promises else 0
+            told = (
+                f"what the attack has made could not be removed: {error}. Left may be the zones {' and '.join(NAMES)}, the volume {VOLUME}"
+                f" and {self.zones.directory}; the next attack removes them first"
+            )
+            self.faults[row] = f"{self.faults[row]}; {told}" if row in self.faults else told
+
+    def _check_leftovers(self) -> None:
         if not self.traces:
             return
         left = self._traces()

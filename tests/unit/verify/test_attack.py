@@ -19,6 +19,7 @@ class MadeUpZones:
 
     def __init__(self, start: Callable[[], None]) -> None:
         self.start = start
+        self.directory = Store().root / "attack"
         self.cleared = 0
 
     def clear(self) -> None:
@@ -60,6 +61,35 @@ def test_an_attack_that_is_told_to_end_clears_up(zones: _Put, number: signal.Sig
         attack.attack(Store(), [9])
     assert made_up.cleared == 2
     assert signal.getsignal(number) == before
+
+
+@pytest.mark.parametrize(("promises", "row"), [([9, 21], 21), ([9], 0)])
+def test_zones_that_cannot_be_removed_are_told(zones: _Put, monkeypatch: pytest.MonkeyPatch, promises: list[int], row: int) -> None:
+    def start() -> None:
+        monkeypatch.setattr(made_up, "clear", fail)
+        if row == 0:
+            fail()
+
+    def fail() -> None:
+        raise RingfenceError("another converge of this host is running")
+
+    made_up = zones(start)
+    monkeypatch.setattr(attack._Campaign, "_network", lambda _self: None)
+    monkeypatch.setattr(attack._Campaign, "_traces", lambda _self: {"domain ringfence-attack-1"})
+    attempts, faults = attack.attack(Store(), promises)
+    assert (attempts, list(faults)) == ([], [row])
+    assert faults[row].startswith(
+        "another converge of this host is running; " * (row == 0) + "what the attack has made could not be removed"
+    )
+    assert "zones ringfence-attack-1 and ringfence-attack-2, the volume ringfence-attack and /var/lib/ringfence/attack" in faults[row]
+
+
+def test_a_host_without_libvirt_leaves_all_promises_untested(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_store: Store) -> None:
+        raise RingfenceError("libvirt does not answer")
+
+    monkeypatch.setattr(attack, "Zones", fail)
+    assert attack.attack(Store(), [9]) == ([], {0: "libvirt does not answer"})
 
 
 def test_zones_that_do_not_start_leave_all_promises_untested(zones: _Put) -> None:
