@@ -88,14 +88,10 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils import host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
-from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import base
-
-_LIBRARY = "/usr/lib/ringfence/python/ansible_collections/ringfence/zones/plugins/module_utils"
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import install
 
 
 def main() -> None:
@@ -119,33 +115,26 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+    files = [HostFile(**entry) for entry in module.params["files"]]
     store = Store(Path(module.params["store"]))
-    # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
-    needless = {str(FORWARDING)} if "ipv4" in routes_others() else set()
-    files = [HostFile(**entry) for entry in module.params["files"] if entry["path"] not in needless]
-    library = [HostFile(f"{_LIBRARY}/{name}", text) for name, text in sorted(module.params["library"].items())]
     try:
-        changes = host_files.outdated(files)
-        renewed = host_files.outdated(library)
-        superfluous = host_files.superfluous(_LIBRARY, library) if library else []
-        before, after = base.compose(store, module.params["scripts"], check=module.check_mode)
-        if not module.check_mode:
-            host_files.write([*library, *files])
-            for path in superfluous:
-                Path(path).unlink()
+        report = install.install(store, files, module.params["library"], module.params["scripts"], check=module.check_mode)
     except FAILURES as error:
         module.fail_json(msg=told(error))
-    result: dict[str, Any] = {"changed": bool(changes or renewed or superfluous) or before != after, "runtime": after}
+    result: dict[str, Any] = {"changed": report.changed, "runtime": report.after}
     if module._diff:
         result["diff"] = [
-            *({"before_header": path, "after_header": path, "before": old, "after": new} for path, (old, new) in sorted(changes.items())),
+            *(
+                {"before_header": path, "after_header": path, "before": old, "after": new}
+                for path, (old, new) in sorted(report.files.items())
+            ),
             # Which files; their text is the collection's own.
             {
-                "before": "".join(f"{path} {_digest(old)}\n" for path, (old, _new) in sorted(renewed.items()))
-                + "".join(f"{path} superfluous\n" for path in superfluous),
-                "after": "".join(f"{path} {_digest(new)}\n" for path, (_old, new) in sorted(renewed.items())),
+                "before": "".join(f"{path} {_digest(old)}\n" for path, (old, _new) in sorted(report.library.items()))
+                + "".join(f"{path} superfluous\n" for path in report.superfluous),
+                "after": "".join(f"{path} {_digest(new)}\n" for path, (_old, new) in sorted(report.library.items())),
             },
-            {"before": f"zone base {before}\n", "after": f"zone base {after}\n"},
+            {"before": f"zone base {report.before}\n", "after": f"zone base {report.after}\n"},
         ]
     module.exit_json(**result)
 

@@ -50,7 +50,7 @@ _LIBRARY = re.compile(r"(?:=> )?(/\S+) \(0x")
 
 
 def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[str | None, str | None]:
-    """Make the base of this host's programs and these guest scripts the current one.
+    """Make the base of this host's programs and these guest scripts the current one. Without ``check``, the caller holds the store.
 
     :param scripts: text by file name; ``boot`` is the first program of a zone.
     :returns: the digests before and after; equal if nothing changes. In check mode on a host that lacks a program, ``None`` after.
@@ -75,6 +75,8 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
         store.publish(
             runtime.directory(store) / identity.hexdigest(),
             lambda entry: _build(store, entry, digest, content, scripts[runtime.BOOT], profile),
+            # What is there without being current may be damaged.
+            replace=before is None,
         )
         write_atomically(runtime.directory(store) / runtime.CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.ringfence.zones.plugins.module_utils import host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import base as zone_base
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import runtime, seccomp
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import install, runtime, seccomp
 
 SCRIPTS = {"boot": "#!/bin/sh\nboot\n", "init": "#!/bin/sh\ninit\n", "poweroff": "#!/bin/sh\npoweroff\n"}
 BUSYBOX = "#!/bin/sh\nprintf 'busybox\\ncat\\npoweroff\\nsh\\nunixserver\\n'\n"
@@ -116,6 +118,46 @@ def test_check_mode_predicts_the_digest_and_changes_nothing(programs: Path, tmp_
     predicted = _compose(store, check=True)
     assert not store.root.exists()
     assert _compose(store) == predicted
+
+
+def test_a_base_that_was_damaged_is_made_anew(programs: Path, tmp_path: Path) -> None:
+    assert programs.is_dir()
+    store = Store(tmp_path / "store")
+    _before, digest = _compose(store)
+    (runtime.current(store).directory / "runtime.json").unlink()
+    assert _compose(store) == (None, digest)
+    assert runtime.current(store).digest == digest
+
+
+@pytest.mark.parametrize("routes", [False, True])
+def test_the_runtime_is_installed_by_one_run_at_a_time(
+    programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, routes: bool
+) -> None:
+    assert programs.is_dir()
+    forwarding, program, library = tmp_path / "forwarding.conf", tmp_path / "zonectl", tmp_path / "library"
+    monkeypatch.setattr(install, "FORWARDING", forwarding)
+    monkeypatch.setattr(install, "routes_others", lambda: {"ipv4"} if routes else set())
+    monkeypatch.setattr(install, "_LIBRARY", str(library))
+    monkeypatch.setattr(host_files, "_ACTIVATING", str(tmp_path / "activating"))
+    library.mkdir()
+    (library / "old.py").touch()
+    store = Store(tmp_path / "store")
+    files = [HostFile(str(forwarding), "1"), HostFile(str(program), "#!", executable=True)]
+
+    def run(*, check: bool) -> install.Report:
+        return install.install(store, files, {"zone/new.py": "new"}, SCRIPTS, check=check)
+
+    with store.lock():
+        predicted = run(check=True)
+        with pytest.raises(RingfenceError, match="another converge of this host is running"):
+            run(check=False)
+    assert not program.exists()
+    assert run(check=False) == predicted
+    assert predicted.files == {str(program): ("", "#!"), **({} if routes else {str(forwarding): ("", "1")})}
+    assert (list(predicted.library), predicted.superfluous) == ([f"{library}/zone/new.py"], [f"{library}/old.py"])
+    assert [path.name for path in library.rglob("*.py")] == ["new.py"]
+    assert predicted.changed
+    assert not run(check=False).changed
 
 
 def test_what_the_host_lacks_is_told_with_its_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
