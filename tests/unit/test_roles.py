@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).parents[2]
 
 EXPRESSION = re.compile(r"\{\{.*?\}\}", re.DOTALL)
@@ -22,3 +24,11 @@ def test_a_number_from_the_command_line_can_be_reckoned_with() -> None:
     ]
     assert operands, "the pattern finds nothing any more"
     assert [operand for operand in operands if not operand.endswith("int)")] == []
+
+
+def test_what_is_done_once_for_all_hosts_is_done_by_the_strategy_that_can() -> None:
+    # ANSIBLE_STRATEGY=free would do it for each host, before the others are ready.
+    plays = [play for path in ROOT.glob("playbooks/*.yml") for play in yaml.safe_load(path.read_text())]
+    once = [play for play in plays if "run_once" in str(play.get("tasks"))]
+    assert once, "nothing is done once any more"
+    assert [play["name"] for play in once if play.get("strategy") != "linear"] == []
