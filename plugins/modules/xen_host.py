@@ -111,6 +111,15 @@ packages:
   type: list
   elements: str
   returned: success
+msg:
+  description: That a reboot is pending, why, and what lets the play do it; also a warning. After a failure, why.
+  type: str
+  returned: failure, and when a reboot is pending that O(reboot) does not allow
+problems:
+  description: Every reason why the declaration is not accepted, or why the machine cannot become a Xen host. Nothing was changed.
+  type: list
+  elements: str
+  returned: failure for such a reason
 ansible_facts:
   description: Facts of the host.
   returned: success
