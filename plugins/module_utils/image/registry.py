@@ -390,6 +390,11 @@ _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
         RegistryUnreachable,
         "the registry speaks no TLS; if that is meant, say insecure = true for it in /etc/containers/registries.conf",
     ),
+    (
+        r"remote error: tls: .*certificate|client certificate",
+        CredentialsRefused,
+        "the registry wants a client's certificate; put client.cert and client.key below /etc/containers/certs.d/HOST:PORT/",
+    ),
     (r"x509:|certificate", RegistryUnreachable, "its certificate is not trusted; put its CA below /etc/containers/certs.d/HOST:PORT/"),
     (r"does not match|did not match|mismatch", DigestMismatch, "the content does not match its digest; it was damaged or tampered with"),
     (

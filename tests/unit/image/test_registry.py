@@ -355,6 +355,8 @@ REASONS: dict[str, tuple[type[references.ImageError], str]] = {
     ),
     'Get \\"https://r.example/v2/\\": http: server gave HTTP response to HTTPS client': (registry.RegistryUnreachable, "insecure = true"),
     'Get \\"https://r.example/v2/\\": x509: certificate signed by unknown authority': (registry.RegistryUnreachable, "certs.d"),
+    'Get \\"https://r.example/v2/\\": remote error: tls: bad certificate': (registry.CredentialsRefused, "put client.cert and client.key"),
+    "missing key client.key for client certificate client.cert.": (registry.CredentialsRefused, "put client.cert and client.key"),
     "reading manifest 1 in r.example/a: unauthorized: authentication required": (registry.CredentialsRefused, "skopeo login"),
     "reading manifest latest in docker.io/x/y: requested access to the resource is denied": (registry.CredentialsRefused, "skopeo login"),
     "writing blob: storing blob to file: write /x: no space left on device": (references.ImageError, "the disk is full"),
