@@ -18,6 +18,8 @@ ACCEPTED = (
 """The forms of an image reference, for error messages."""
 
 DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OTHER_THAN_DIGEST = r"@(?!(?i:sha\d+:)|$)"
+"""What ends a user and a password, in which there may be anything."""
 _TAG = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
 _LABEL = r"[A-Za-z0-9](?:[A-Za-z0-9-]*[A-Za-z0-9])?"
 _HOST = re.compile(rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9A-Fa-f:]+\])(?::[0-9]{{1,5}})?")
@@ -62,7 +64,7 @@ def redacted(text: str) -> str:
 
     Registries redirect to storage with signed addresses, and skopeo repeats those in its errors.
     """
-    text = re.sub(r"((?:^|[\s'\"(])(?:[a-z-]+:(?://)?)?)[^\s/'\"]+@(?!(?i:sha\d+:)|$)", r"\1***@", text)
+    text = re.sub(rf"((?:^|[\s'\"(])(?:[a-z-]+:(?://)?)?)[^\s/'\"]+{_OTHER_THAN_DIGEST}", r"\1***@", text)
     return re.sub(r"(https?://[^\s?'\"]+\?)[^\s'\"\\]+", r"\1***", text)
 
 
@@ -85,6 +87,12 @@ def recorded(reference: str, digest: str) -> str:
 
 
 def _parse_docker(text: str, rest: str) -> Reference:
+    shown, found = re.subn(rf"(?s).*{_OTHER_THAN_DIGEST}", "***@", text)
+    if found:
+        raise InvalidReference(
+            f"image {shown!r}: only a digest follows '@'; credentials do not belong in a reference, from where they get into logs; log in "
+            f"on the host (skopeo login); accepted: {ACCEPTED}"
+        )
     rest, at, digest = rest.partition("@")
     if at and not DIGEST.fullmatch(digest):
         raise _invalid(text, f"digest {digest!r} is not sha256: and 64 lower-case hexadecimal digits")
@@ -118,9 +126,4 @@ def _parse_local(text: str, transport: str, rest: str) -> Reference:
 
 
 def _invalid(text: str, fault: str) -> InvalidReference:
-    if redacted(text) != text:
-        return InvalidReference(
-            f"image {redacted(text)!r}: credentials do not belong in a reference, from where they get into logs; log in on the host "
-            f"(skopeo login); accepted: {ACCEPTED}"
-        )
-    return InvalidReference(f"image {text!r}: {fault}; accepted: {ACCEPTED}")
+    return InvalidReference(f"image {redacted(text)!r}: {fault}; accepted: {ACCEPTED}")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 import shutil
 import tarfile
 from collections.abc import Callable
@@ -89,11 +90,21 @@ def test_refused_reference(text: str) -> None:
     assert "accepted: [docker://]" in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["docker://bob:hunter2@r.example/a:1", "bob:hunter2@r.example/a", f"bob:hun@ter2@r.example/a@{DIGEST}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "docker://bob:hunter2@r.example/a:1",
+        "bob:hunter2@r.example/a",
+        f"bob:hun@ter2@r.example/a@{DIGEST}",
+        "docker://bob:hun/ter2@r.example/a:1",
+        f"bob:hun/\nter2@r.example/a@{DIGEST}",
+        "https://bob:hun'ter2@r.example/a",
+    ],
+)
 def test_credentials_in_a_reference_are_refused_and_not_repeated(text: str) -> None:
     with pytest.raises(references.InvalidReference, match=r"credentials do not belong in a reference.*skopeo login") as caught:
         references.parse_reference(text)
-    assert "ter2" not in str(caught.value)
+    assert not re.search("bob|hun|ter2", str(caught.value))
 
 
 SAID = {
