@@ -423,10 +423,15 @@ def policy_file() -> Path:
     return own if own.exists() else Path("/etc/containers/policy.json")
 
 
-def _explain(reference: Reference, error: CommandFailed) -> ImageError:
+def said(error: CommandFailed) -> str:
+    """What a failed skopeo says, without what lets somebody in."""
     message = error.output or str(error)
-    said = re.findall(r'msg="((?:[^"\\]|\\.)*)"', message)
-    cause = redacted((said[-1] if said else message).replace('\\"', '"'))
+    logged = re.findall(r'msg="((?:[^"\\]|\\.)*)"', message)
+    return redacted((logged[-1] if logged else message).replace('\\"', '"'))
+
+
+def _explain(reference: Reference, error: CommandFailed) -> ImageError:
+    cause = said(error)
     for pattern, kind, advice in _CAUSES:
         if re.search(pattern, cause):
             return kind(f"image {reference}: {advice.format(policy=policy_file())} ({cause})")

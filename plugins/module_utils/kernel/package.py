@@ -305,7 +305,9 @@ def _copy(layout: Path, reference: references.Reference) -> None:
                 unfinished.unlink(missing_ok=True)
         else:
             run([*copy, reference.for_skopeo()], timeout=3600)
-    except (CommandFailed, OSError) as error:
+    except CommandFailed as error:
+        raise RingfenceError(f"destination {reference}: cannot be written: {registry.said(error)}") from error
+    except OSError as error:
         raise RingfenceError(f"destination {reference}: cannot be written: {error}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -263,6 +264,23 @@ BAD = {
     "no guest of Xen": ({"architecture": "arm64", "config": samples.config()}, "not built to be a guest of Xen"),
     "no note": ({"architecture": "amd64", "image": samples.bzimage(samples.elf({}))}, "neither as PV nor as PVH"),
 }
+
+
+def test_what_lets_somebody_in_is_not_told_of_a_failed_push(
+    make_deb: MakeDeb, registry_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry may send uploads to storage with a signed address; the one of the tests does not, so skopeo's error is made up."""
+    program = tmp_path / "bin" / "skopeo"
+    program.parent.mkdir()
+    (tmp_path / "said").write_text(
+        r'time="2026-01-01T00:00:00Z" level=fatal msg="writing blob: Put \"https://bob:hunter2@cdn.example/b?Signature=hunter2\": EOF"'
+    )
+    program.write_text(f'#!/bin/sh\n[ "$1" != copy ] || {{ cat {tmp_path}/said >&2; exit 1; }}\nexec {shutil.which("skopeo")} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+    with pytest.raises(RingfenceError, match=r"^destination \S+/sample:1: cannot be written: writing blob: Put \S+cdn\.example") as caught:
+        _package(make_deb("amd64"), f"docker://{registry_address}/kernels/sample:1")
+    assert "hunter2" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("parts", "message"), BAD.values(), ids=BAD.keys())
