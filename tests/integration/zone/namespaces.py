@@ -34,6 +34,8 @@ STORE = Store(Path("/run/store"))
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
 
+UPLINK_MTU, FURTHER_MTU = 1400, 1300
+
 _IPV6_TRANSPARENT = 75
 _CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -41,21 +43,32 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The addresses of one family: of the host, of the machines outside and beyond, of zones and of what they have for a gateway."""
+    """The addresses of one family: of the host, of the machines outside, beyond and far, of zones and of what they have for a gateway."""
 
     name: str
     kind: socket.AddressFamily
     host: str
     outside: str
     beyond: str
+    far: str
     network: str
     zone: Callable[[int], str]
     gateway: str
 
 
 FAMILIES = (
-    Family("IPv4", socket.AF_INET, "10.9.0.1", "10.9.0.2", "10.8.0.2", "10.9.0.0/24", network.address, network.GATEWAY),
-    Family("IPv6", socket.AF_INET6, "fd00:9::1", "fd00:9::2", "fd00:8::2", "fd00:9::/64", network.address6, f"{network.GATEWAY6}%eth0"),
+    Family("IPv4", socket.AF_INET, "10.9.0.1", "10.9.0.2", "10.8.0.2", "10.6.0.2", "10.9.0.0/24", network.address, network.GATEWAY),
+    Family(
+        "IPv6",
+        socket.AF_INET6,
+        "fd00:9::1",
+        "fd00:9::2",
+        "fd00:8::2",
+        "fd00:6::2",
+        "fd00:9::/64",
+        network.address6,
+        f"{network.GATEWAY6}%eth0",
+    ),
 )
 
 
@@ -112,6 +125,35 @@ def add_machine(name: str, addresses: tuple[str, ...], gateways: tuple[str, ...]
         own += f"address add {address}/{length} dev eth0\nroute add default via {gateway}\n"
     run("ip", "-batch", "-", stdin=hosts)
     run("ip", "-netns", name, "-batch", "-", stdin=own)
+
+
+def add_far() -> None:
+    """A machine with two routers on the way: the links to and between them take less than its own, and than those of zones."""
+    run("ip", "netns", "add", "middle")
+    run("ip", "netns", "add", "far")
+    for name in ("outside", "middle", "far"):
+        with inside(name):
+            # A router asks for its neighbours in the name of its link-local address, which need not be tried first.
+            for switch, value in (("ipv6/conf/default/accept_dad", "0"), ("ipv4/ip_forward", "1"), ("ipv6/conf/all/forwarding", "1")):
+                Path("/proc/sys/net", switch).write_text(value)
+    for name, neighbour in (("middle", "outside"), ("far", "middle")):
+        run("ip", "-netns", neighbour, "link", "add", f"to_{name}", "type", "veth", "peer", "name", "eth0", "netns", name)
+    links = {
+        "host": f"link set outside mtu {UPLINK_MTU}\n",
+        "outside": f"link set eth0 mtu {UPLINK_MTU}\nlink set to_middle mtu {FURTHER_MTU} up\n",
+        "middle": f"link set eth0 mtu {FURTHER_MTU} up\nlink set to_far up\n",
+        "far": "link set eth0 up\n",
+    }
+    for length, start in (("24", "10.{}.0."), ("64 nodad", "fd00:{}::")):
+        outer, seven, six = (start.format(number) for number in (9, 7, 6))
+        prefix = f"{six}0/24" if "." in six else f"{six}/64"
+        links["host"] += f"route add {prefix} via {outer}2\n"
+        links["outside"] += f"address add {seven}1/{length} dev to_middle\nroute add {prefix} via {seven}2\n"
+        links["middle"] += f"address add {seven}2/{length} dev eth0\nroute add default via {seven}1\n"
+        links["middle"] += f"address add {six}1/{length} dev to_far\n"
+        links["far"] += f"address add {six}2/{length} dev eth0\nroute add default via {six}1\n"
+    for name, commands in links.items():
+        run("ip", "-netns", name, "-batch", "-", stdin=commands)
 
 
 def serve(name: str, port: int, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
@@ -453,6 +495,45 @@ def find_taken_away(family: Family) -> dict[str, bool]:
     return found
 
 
+def find_narrow(family: Family) -> dict[str, bool]:
+    """Whether much comes through in both directions where links on the way take less than those at the ends."""
+    load(one=Link(1, networks=Networks(egress=(Traffic(family.far, ("84/tcp",)),))), two=Link(2, (Port(8083, 84),)))
+    found = {}
+    for name, caller, called, place in (
+        ("zone to a machine behind narrow links", "zone1", (family.far, 84), "far"),
+        ("machine behind narrow links to a published port", "far", (family.host, 8083), "zone2"),
+    ):
+        # Who knows the path says so when it connects, and nobody has to be told.
+        run("ip", "-netns", "far", "-6" if ":" in family.far else "-4", "route", "flush", "cache")
+        with inside(caller):
+            client = socket.socket(family.kind)
+        with inside(place):
+            server = socket.create_server(("", 84), family=family.kind)
+        with client, server:
+            client.settimeout(PATIENCE)
+            client.connect(called)
+            accepted = server.accept()[0]
+            accepted.settimeout(PATIENCE)
+            with accepted:
+                found[f"{name}, what is sent"] = transfers(client, accepted)
+                found[f"{name}, what is answered"] = transfers(accepted, client)
+    return found
+
+
+def transfers(source: socket.socket, target: socket.socket) -> bool:
+    """Whether 100 kB come through, and because the sender was told of the narrowest link (RFC 1191, RFC 8201)."""
+    with target.makefile("rb") as stream:
+        try:
+            for _part in range(10):
+                source.sendall(bytes(10_000))
+                if len(stream.read(10_000)) != 10_000:
+                    return False
+        except OSError:
+            return False
+    level, name = (socket.IPPROTO_IP, 14) if source.family == socket.AF_INET else (socket.IPPROTO_IPV6, 24)  # IP_MTU, IPV6_MTU
+    return source.getsockopt(level, name) == FURTHER_MTU
+
+
 def find_on_a_router(family: Family) -> dict[str, bool]:
     """Who reaches whom on a host that was a router before."""
     return {
@@ -570,6 +651,8 @@ def main() -> None:
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_taken_away(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_moved(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_unreachable(family).items()}
+    add_far()
+    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_narrow(family).items()}
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
     found["on a router for IPv4: outside through the host by IPv6"] = connects("outside", FAMILIES[1].beyond, 80)
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))

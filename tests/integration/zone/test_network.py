@@ -34,6 +34,10 @@ OF_EACH_FAMILY = {
     "declared: zone hears from the one that lets it in that it does not listen",
     "moved: outside to a port that has been published meanwhile",
     "moved: outside to a port that has been given to another zone meanwhile",
+    "zone to a machine behind narrow links, what is sent",
+    "zone to a machine behind narrow links, what is answered",
+    "machine behind narrow links to a published port, what is sent",
+    "machine behind narrow links to a published port, what is answered",
     "still declared: zone to the outside",
     "still declared: outside to a published port",
     # What the rules are there for: without them it would be possible.
