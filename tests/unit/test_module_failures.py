@@ -25,7 +25,7 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("host_info", {}, "booted_into_xen"),
     ("kernel_image", {"deb": "/k.deb", "destination": "oci:/k:1"}, "package.from_file"),
     ("kernels", {"kernels": []}, "kernel_trial.converge"),
-    ("runtime", {"files": [], "scripts": {}}, "base.compose"),
+    ("runtime", {"files": [], "scripts": {}}, "install.install"),
     ("xen_host", {"state": "armed"}, "xen_host.arm"),
     ("zone_exec", {"name": "web", "argv": ["true"]}, "Hypervisor"),
     ("zone_info", {}, "Hypervisor"),
