@@ -129,7 +129,7 @@ zones:
       elements: str
       returned: when declared
     ports:
-      description: Published ports.
+      description: Published ports, with their address of the host if they have one, such as C(192.0.2.5:8080:80/tcp).
       type: list
       elements: str
       returned: when declared

@@ -38,7 +38,8 @@ options:
       - "C(environment): a mapping, or a list of C(NAME=value). A change restarts the zone."
       - "C(env_file): an absolute path on the host, or a list of paths or of C({path: /file, required: false}), in Compose's format. What
         the files hold is laid under C(environment), and a change in them is one of C(environment)."
-      - "C(ports): a list of C(HOST:ZONE) or C(HOST:ZONE/udp). A change is applied while the zone runs."
+      - "C(ports): a list of C(HOST:ZONE), C(HOST:ZONE/udp) or C(ADDRESS:HOST:ZONE), which publishes the port at one address of the host
+        alone; an IPv6 address is in brackets. A change is applied while the zone runs."
       - "C(restart): V(no) (default), V(on-failure), C(on-failure:COUNT), V(always) or V(unless-stopped). With the last two the zone
         starts with the host. A change restarts the zone."
       - "C(user): C(USER), C(UID), C(USER:GROUP) or C(UID:GID); names are those of the image. A change restarts the zone."
@@ -218,7 +219,7 @@ zones:
       elements: str
       returned: when declared
     ports:
-      description: Published ports.
+      description: Published ports, with their address of the host if they have one, such as C(192.0.2.5:8080:80/tcp).
       type: list
       elements: str
       returned: when declared

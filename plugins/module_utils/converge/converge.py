@@ -31,7 +31,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.image import image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import env_files
-from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Volume, Zone, parse_declaration
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Publishers, Volume, Zone, parse_declaration
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, network, runtime, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, shown
@@ -476,10 +476,10 @@ def _rules(steps: Sequence[Step], observed: Mapping[str, Observed]) -> str:
     """
     definitions = _definitions_after(steps, observed)
     declared = {step.name for step in steps}
-    publishers: dict[tuple[int, str], str] = {}
+    publishers = Publishers()
     for name in sorted(definitions, key=lambda name: name not in declared):
         zone = definitions[name].zone
-        ports = tuple(port for port in zone.ports if publishers.setdefault((port.host, port.protocol), name) == name)
+        ports = tuple(port for port in zone.ports if not publishers.claim(port, name))
         if ports != zone.ports:
             definitions[name] = dataclasses.replace(definitions[name], zone=dataclasses.replace(zone, ports=ports))
     return firewall.rules(definitions.values())

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import KEEP, LIVE, Step
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.devices import NODES
-from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Publishers, Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed
 
@@ -26,23 +26,21 @@ def ports(
     :param used: (port, protocol) of those on which the host listens; asked only if a zone publishes one that it does not have yet.
     """
     declared = {zone.name for zone in zones} | set(removed)
-    others = {
-        (port.host, port.protocol): name
-        for name, zone in observed.items()
-        if name not in declared and zone.definition
-        for port in zone.definition.zone.ports
-    }
+    publishers = Publishers()
+    for name, other in observed.items():
+        for port in other.definition.zone.ports if name not in declared and other.definition else ():
+            publishers.claim(port, name)
     had = {name: zone.definition.zone.ports for name, zone in observed.items() if zone.definition}
     new = {zone.name: set(zone.ports) - set(had.get(zone.name, ())) for zone in zones}
     listening = used() if any(new.values()) else ()
     problems = []
     for zone in zones:
         for port in zone.ports:
-            key = (port.host, port.protocol)
-            taken = port in new[zone.name] and key in listening
-            user = f"zone {others[key]} publishes" if key in others else "a program of the host listens on" if taken else None
+            user = publishers.claim(port, zone.name)
+            if not user and port in new[zone.name] and (port.host, port.protocol) in listening:
+                user = f"a program of the host listens on {port.host}/{port.protocol}"
             if user:
-                problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user} {port.host}/{port.protocol}; choose another")
+                problems.append(f"zone {zone.name}: ports: {port} is not accepted; {user}; choose another")
     return problems
 
 

@@ -84,14 +84,21 @@ class EnvFile:
 
 @dataclass(frozen=True, order=True)
 class Port:
-    """A published port: what reaches ``host`` on the host goes to ``zone`` in the zone."""
+    """A published port: what reaches ``host`` on the host, at ``address`` or, without one, at any, goes to ``zone`` in the zone."""
 
     host: int
     zone: int
     protocol: str = "tcp"
+    address: str = ""
+
+    @property
+    def at(self) -> str:
+        """The host's end before its protocol."""
+        address = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{address}:{self.host}" if address else str(self.host)
 
     def __str__(self) -> str:
-        return f"{self.host}:{self.zone}/{self.protocol}"
+        return f"{self.at}:{self.zone}/{self.protocol}"
 
 
 @dataclass(frozen=True, order=True)
@@ -275,19 +282,36 @@ def env_files(value: Any) -> tuple[EnvFile, ...]:
 
 def ports(value: Any) -> tuple[Port, ...]:
     """Published ports, sorted."""
-    accepted = "a list of 'HOST:ZONE' or 'HOST:ZONE/udp' with ports from 1 to 65535, for example ['8080:80']; quote each"
+    accepted = (
+        "a list of '[ADDRESS:]HOST:ZONE[/udp]' with ports from 1 to 65535, for example ['8080:80', '192.0.2.5:53:53/udp', "
+        "'[2001:db8::5]:443:443']; quote each; without an address of the host, it is published on all of them"
+    )
     if not isinstance(value, list):
         raise Rejected(accepted)
     ports = []
     for entry in value:
         matched = re.fullmatch(_PORT, entry) if isinstance(entry, str) else None
-        if not matched or matched["address"]:
+        if not matched:
             raise Rejected(accepted)
-        port = Port(int(matched["host"]), int(matched["zone"]), matched["protocol"] or "tcp")
+        address = _host_address(matched["address"], accepted) if matched["address"] else ""
+        port = Port(int(matched["host"]), int(matched["zone"]), matched["protocol"] or "tcp", address)
         if not (1 <= port.host <= 65535 and 1 <= port.zone <= 65535):
             raise Rejected(accepted)
         ports.append(port)
     return tuple(sorted(set(ports)))
+
+
+def _host_address(text: str, accepted: str) -> str:
+    """An address at which a host can publish a port."""
+    try:
+        address = ipaddress.ip_address(text.strip("[]"))
+    except ValueError as error:
+        raise Rejected(accepted) from error
+    if address.is_unspecified:
+        raise Rejected(f"{accepted}; leave {text} out for all addresses, of IPv4 and of IPv6")
+    if address.is_loopback or address.is_multicast or (address.version == 6 and address.is_link_local):
+        raise Rejected(f"{accepted}; at {text} no port is published, because what is sent there is not routed on to a zone")
+    return str(address)
 
 
 def restart(value: Any) -> str:

@@ -10,7 +10,7 @@ A field is added by one row of ``FIELDS``, one attribute of ``Zone``, and a func
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -234,22 +234,34 @@ def _read(
                 problems.append(f"{label}: {key}: {told} is not accepted; accepted: {rejected}")
 
 
+class Publishers:
+    """Which zones have which ports of their host. A port at one address is also a part of the same port at all addresses."""
+
+    def __init__(self) -> None:
+        self._zones: dict[tuple[int, str], dict[str, str]] = {}
+
+    def claim(self, port: Port, zone: str) -> str:
+        """Give a port to a zone. If it, or a part of it, has been given before, it is not, and the result says to whom."""
+        zones = self._zones.setdefault((port.host, port.protocol), {})
+        for address, user in zones.items():
+            if not address or not port.address or address == port.address:
+                return f"zone {user} publishes {replace(port, address=address).at}/{port.protocol}"
+        zones[port.address] = zone
+        return ""
+
+
 def _conflicts(zones: list[Zone]) -> list[str]:
     problems = []
     names: set[str] = set()
-    publishers: dict[tuple[int, str], str] = {}
+    publishers = Publishers()
     for zone in zones:
         if zone.name in names:
             problems.append(f"zone {zone.name}: name: declared twice; names are unique on a host")
         names.add(zone.name)
         for port in zone.ports if zone.state == "present" else ():
-            key = (port.host, port.protocol)
-            if key in publishers:
-                problems.append(
-                    f"zone {zone.name}: ports: '{port}' is not accepted; zone {publishers[key]} publishes {port.host}/{port.protocol}; "
-                    "choose another"
-                )
-            publishers.setdefault(key, zone.name)
+            user = publishers.claim(port, zone.name)
+            if user:
+                problems.append(f"zone {zone.name}: ports: '{port}' is not accepted; {user}; choose another")
     problems += _dependency_problems([zone for zone in zones if zone.state == "present"])
     return problems + [
         f"zone {zone.name}: networks: ingress from {traffic.peer} is not accepted; no such zone is declared"

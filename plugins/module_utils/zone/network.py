@@ -94,10 +94,16 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
     lines = ["table inet ringfence", "delete table inet ringfence", "table inet ringfence {"]
     for protocol in ("tcp", "udp"):
         ports = [(link.index, port) for link in ordered for port in sorted(link.ports) if port.protocol == protocol]
+        anywhere = [(index, port) for index, port in ports if not port.address]
         for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
-            targets = [f"{port.host} : {of(index)} . {port.zone}" for index, port in ports]
+            at_one = [(index, port) for index, port in ports if port.address and (":" in port.address) == (suffix == "6")]
+            targets = [f"{port.host} : {of(index)} . {port.zone}" for index, port in anywhere]
             lines += _collection(f"map published{suffix}_{protocol}", f"inet_service : {kind} . inet_service", targets)
-        served = [f'"{interface(index)}" . {port.host} . {port.zone}' for index, port in ports]
+            targets = [f"{port.address} . {port.host} : {of(index)} . {port.zone}" for index, port in at_one]
+            lines += _collection(f"map published{suffix}_at_{protocol}", f"{kind} . inet_service : {kind} . inet_service", targets)
+            served = [f'"{interface(index)}" . {port.address} . {port.host} . {port.zone}' for index, port in at_one]
+            lines += _collection(f"set served{suffix}_at_{protocol}", f"ifname . {kind} . inet_service . inet_service", served)
+        served = [f'"{interface(index)}" . {port.host} . {port.zone}' for index, port in anywhere]
         lines += _collection(f"set served_{protocol}", "ifname . inet_service . inet_service", served)
     lines += _collection("set servers", "ifname", [f'"{interface(link.index)}"' for link in ordered if link.ports])
     for suffix, kind, of in (("", "ipv4_addr", address), ("6", "ipv6_addr", address6)):
@@ -126,12 +132,12 @@ def ruleset(links: Mapping[str, Link], *, routes_others: Collection[str]) -> str
 
 def moved_udp_ports(before: str, after: str) -> set[int]:
     """The UDP ports of the host that do not lead where they did, of two rulesets: published, taken away, or given to another zone."""
-    return {int(target.split(" : ")[0]) for target in _udp_targets(before) ^ _udp_targets(after)}
+    return {int(target.split(" : ")[0].split(" . ")[-1]) for target in _udp_targets(before) ^ _udp_targets(after)}
 
 
 def _udp_targets(text: str) -> set[str]:
-    found = re.search(r"map published_udp \{\n.*\n +elements = \{ (.*) \}", text)
-    return set(found[1].split(", ")) if found else set()
+    maps = re.findall(r"map published6?(?:_at)?_udp \{\n.*\n +elements = \{ (.*) \}", text)
+    return {target for elements in maps for target in elements.split(", ")}
 
 
 def _judging(chain: str, direction: str, starter: str, other: str) -> list[str]:
@@ -147,8 +153,10 @@ def _judging(chain: str, direction: str, starter: str, other: str) -> list[str]:
         f"        {starter} vmap @starting",
         f'        {starter} "rz*" return',
         *(
-            f"        ct status dnat meta l4proto {protocol} {other} . ct original proto-dst . ct reply proto-src @served_{protocol} accept"
+            f"        ct status dnat meta l4proto {protocol} {other} . {called}"
+            f"ct original proto-dst . ct reply proto-src @{served}_{protocol} accept"
             for protocol in ("tcp", "udp")
+            for called, served in (("", "served"), ("ct original ip daddr . ", "served_at"), ("ct original ip6 daddr . ", "served6_at"))
         ),
         f"        ct status dnat ct state related {other} @servers accept",
         "    }",
@@ -214,6 +222,11 @@ _CHAINS = """\
     chain published_from_outside {
         type nat hook prerouting priority dstnat; policy accept;
         iifname "rz*" accept
+        # At one address, and not by another network's card: Linux takes packets for any of its addresses on each.
+        fib daddr . iif type local dnat ip to ip daddr . tcp dport map @published_at_tcp
+        fib daddr . iif type local dnat ip to ip daddr . udp dport map @published_at_udp
+        fib daddr . iif type local dnat ip6 to ip6 daddr . tcp dport map @published6_at_tcp
+        fib daddr . iif type local dnat ip6 to ip6 daddr . udp dport map @published6_at_udp
         meta nfproto ipv4 fib daddr type local dnat ip to tcp dport map @published_tcp
         meta nfproto ipv4 fib daddr type local dnat ip to udp dport map @published_udp
         # A link-local address is not routed on.
@@ -223,6 +236,10 @@ _CHAINS = """\
     chain published_from_the_host {
         # The priority dstnat by number: Debian 12 refuses the name in this hook.
         type nat hook output priority -100; policy accept;
+        fib daddr type local dnat ip to ip daddr . tcp dport map @published_at_tcp
+        fib daddr type local dnat ip to ip daddr . udp dport map @published_at_udp
+        fib daddr type local dnat ip6 to ip6 daddr . tcp dport map @published6_at_tcp
+        fib daddr type local dnat ip6 to ip6 daddr . udp dport map @published6_at_udp
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to tcp dport map @published_tcp
         ip daddr != 127.0.0.0/8 fib daddr type local dnat ip to udp dport map @published_udp
         ip6 daddr != { ::1, fe80::/10 } fib daddr type local dnat ip6 to tcp dport map @published6_tcp

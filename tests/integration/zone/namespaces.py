@@ -43,7 +43,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """The addresses of one family: of the host, of the machines outside, beyond and far, of zones and of what they have for a gateway."""
+    """The addresses of one family: of the host, of the machines outside, beyond and far, of zones and of what they have for a gateway.
+
+    ``second`` is that of the host in the network of the machine beyond.
+    """
 
     name: str
     kind: socket.AddressFamily
@@ -51,13 +54,25 @@ class Family:
     outside: str
     beyond: str
     far: str
+    second: str
     network: str
     zone: Callable[[int], str]
     gateway: str
 
 
 FAMILIES = (
-    Family("IPv4", socket.AF_INET, "10.9.0.1", "10.9.0.2", "10.8.0.2", "10.6.0.2", "10.9.0.0/24", network.address, network.GATEWAY),
+    Family(
+        "IPv4",
+        socket.AF_INET,
+        "10.9.0.1",
+        "10.9.0.2",
+        "10.8.0.2",
+        "10.6.0.2",
+        "10.8.0.1",
+        "10.9.0.0/24",
+        network.address,
+        network.GATEWAY,
+    ),
     Family(
         "IPv6",
         socket.AF_INET6,
@@ -65,6 +80,7 @@ FAMILIES = (
         "fd00:9::2",
         "fd00:8::2",
         "fd00:6::2",
+        "fd00:8::1",
         "fd00:9::/64",
         network.address6,
         f"{network.GATEWAY6}%eth0",
@@ -317,6 +333,55 @@ def find_closed(family: Family) -> dict[str, bool]:
         found["without the check of sources, and of what is declared: zone with a forged source to the outside"] = receives_forged(
             client, family
         )
+    return found
+
+
+def find_at_addresses(family: Family) -> dict[str, bool]:
+    """Who reaches whom if ports are published at one address of the host, and one port at two of them."""
+    at_one, nowhere = Port(8090, 80, address=family.host), Port(8091, 80, address=family.beyond)
+    load(one=Link(1, (at_one, nowhere)), two=Link(2, (Port(53, 53, "udp", family.host),)))
+    with _datagrams("outside", family) as client, serve("zone2", 53, socket.SOCK_DGRAM) as server:
+        found = {
+            "at one address: outside to it": connects("outside", family.host, 8090),
+            "at one address: host to it": connects("host", family.host, 8090),
+            "at one address: outside to its UDP port": answers(server, client, family.host, 53),
+            "at one address: beyond to the other": connects("beyond", family.second, 8090),
+            "at one address: outside to the other, by its card": connects("outside", family.second, 8090),
+            "at one address: host to the other": connects("host", family.second, 8090),
+            "at one address: beyond to it, by the other's card": connects("beyond", family.host, 8090),
+            "at one address: zone to it": connects("zone2", family.host, 8090),
+            "at no address of the host: outside to it": connects("outside", family.beyond, 8091),
+            "at no address of the host: host to it": connects("host", family.beyond, 8091),
+        }
+    # Only the second zone listens on 82.
+    load(one=Link(1, (at_one,)), two=Link(2, (Port(8090, 82, address=family.second),)))
+    with serve("zone2", 82):
+        found |= {
+            "at two addresses: outside to the one": connects("outside", family.host, 8090),
+            "at two addresses: beyond to the other": connects("beyond", family.second, 8090),
+            "at two addresses: host to the one": connects("host", family.host, 8090),
+            "at two addresses: host to the other": connects("host", family.second, 8090),
+        }
+    return found
+
+
+def find_moved_at_addresses(family: Family) -> dict[str, bool]:
+    """What becomes of conversations with a port that is published at an address, and then at another one alone."""
+    client, server = _datagrams("outside", family), _datagrams("zone1", family)
+    load()
+    client.sendto(b"question", (family.host, 89))
+    load(one=Link(1, tuple(Port(89, 89, "udp", address) for address in (family.host, family.second))))
+    with client, server:
+        server.bind(("", 89))
+        client.sendto(b"question", (family.host, 89))
+        found = {"moved: outside to a port at an address that has been published meanwhile": _hears(server)}
+    talk = converse("outside", family, (family.host, 89), "zone1")
+    load(one=Link(1, (Port(89, 89, "udp", family.host),)))
+    found["taken away: outside to a port at an address that is published still"] = talk.asks()
+    load(one=Link(1, (Port(89, 89, "udp", family.second),)))
+    found["taken away: outside to a port at an address that was published"] = talk.answers()
+    talk.client.close()
+    talk.server.close()
     return found
 
 
@@ -650,6 +715,8 @@ def main() -> None:
         found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_taken_away(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_moved(family).items()}
+    for find in (find_at_addresses, find_moved_at_addresses):
+        found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_unreachable(family).items()}
     add_far()
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_narrow(family).items()}

@@ -25,6 +25,15 @@ OF_EACH_FAMILY = {
     "outside to a published UDP port",
     "outside to the host",
     "on a router: outside through the host",
+    "at one address: outside to it",
+    "at one address: host to it",
+    "at one address: outside to its UDP port",
+    "at two addresses: outside to the one",
+    "at two addresses: beyond to the other",
+    "at two addresses: host to the one",
+    "at two addresses: host to the other",
+    "moved: outside to a port at an address that has been published meanwhile",
+    "taken away: outside to a port at an address that is published still",
     "declared: zone to the outside",
     "declared: zone to its name server",
     "declared: zone to the zone that lets it in",
@@ -53,6 +62,14 @@ NOT_OF_EITHER_FAMILY = {
     "outside to a port that is not published",
     "outside to a zone's own address",
     "outside through the host",
+    "at one address: beyond to the other",
+    "at one address: outside to the other, by its card",
+    "at one address: host to the other",
+    "at one address: beyond to it, by the other's card",
+    "at one address: zone to it",
+    "at no address of the host: outside to it",
+    "at no address of the host: host to it",
+    "taken away: outside to a port at an address that was published",
     "on a router: outside to a zone's own address",
     "on a router: zone to the outside",
     "declared: zone to another port of the outside",
@@ -143,13 +160,17 @@ def test_a_link_is_set_up_on_a_host_that_has_ipv6_switched_off(tmp_path: Path, s
         {"a": Link(1)},
         {"a": Link(1, (Port(80, 80),)), "b": Link(2, (Port(53, 53, "udp"), Port(53, 53))), "c": Link(9999, (Port(65535, 65535),))},
         {
+            "a": Link(1, (Port(80, 80, address="192.0.2.5"), Port(80, 80, address="2001:db8::5"))),
+            "b": Link(2, (Port(80, 80, address="192.0.2.6"), Port(53, 53, "udp", "192.0.2.5"), Port(53, 5353, "udp", "2001:db8::5"))),
+        },
+        {
             "a": Link(1, networks=Networks(egress=(Traffic("0.0.0.0/0"), Traffic("10.0.0.0/8", ("53/udp", "80/tcp", "8000-8010/tcp"))))),
             "b": Link(2, networks=Networks(ingress=(Traffic("a"), Traffic("b", ("80/tcp",)), Traffic("gone")))),
             "c": Link(3, servers=("192.0.2.53", "192.0.2.54", "2001:db8::53")),
             "d": Link(4, networks=Networks(egress=(Traffic("::/0"), Traffic("2001:db8::/32", ("53/udp", "8000-8010/tcp"))))),
         },
     ],
-    ids=["no zones", "no ports", "many", "declared connections"],
+    ids=["no zones", "no ports", "many", "at addresses", "declared connections"],
 )
 def test_nftables_takes_the_rules_again_and_again(links: dict[str, Link], tmp_path: Path) -> None:
     rules = tmp_path / "rules.nft"
@@ -157,6 +178,19 @@ def test_nftables_takes_the_rules_again_and_again(links: dict[str, Link], tmp_pa
     load = f"nft -f {rules} && nft -c -f {rules} && nft -f {rules} && nft list tables"
     done = subprocess.run([*APART, "sh", "-c", load], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
     assert (done.returncode, done.stdout.decode()) == (0, "table inet ringfence\ntable arp ringfence\n"), done.stderr.decode()
+
+
+def test_tables_of_others_stay_as_they_are(tmp_path: Path) -> None:
+    rules = tmp_path / "rules.nft"
+    rules.write_text(ruleset({"a": Link(1, (Port(80, 80, address="192.0.2.5"),))}, routes_others=()))
+    script = (
+        "nft 'table inet foreign { chain c { type nat hook prerouting priority 0; tcp dport 80 redirect to :81; }; }'; nft list ruleset; "
+        f"nft -f {rules}; nft delete table inet ringfence; nft delete table arp ringfence; echo; nft list ruleset"
+    )
+    done = subprocess.run([*APART, "sh", "-ec", script], capture_output=True, env=ENVIRONMENT, timeout=60, check=False)
+    before, _separator, after = done.stdout.decode().partition("}\n\n")
+    assert "redirect" in before
+    assert after == f"{before}}}\n", done.stderr.decode()
 
 
 def test_whether_a_table_is_in_effect_is_asked_of_the_kernel() -> None:

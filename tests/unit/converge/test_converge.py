@@ -550,6 +550,16 @@ def test_a_port_of_a_program_of_the_host_is_refused(host: Host, monkeypatch: pyt
     ]
 
 
+def test_a_zone_that_stays_and_another_one_publish_a_port_at_addresses_of_their_own(host: Host) -> None:
+    host.converge(_zone("db", ports=["192.0.2.5:8080:80"]))
+    assert _problems(host, _zone(ports=["8080:80"])) == [
+        "zone web: ports: 8080:80/tcp is not accepted; zone db publishes 192.0.2.5:8080/tcp; choose another"
+    ]
+    assert _actions(host.converge(_zone(ports=["192.0.2.6:8080:80"]))) == {"web": "create"}
+    for address in ("192.0.2.5", "192.0.2.6"):
+        assert f"{address} . 8080 : " in str(host.table)
+
+
 def test_a_program_that_comes_to_listen_on_a_published_port_stops_no_converge(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The zone has the port; another one that it shall get is still looked at."""
     host.converge(_zone(ports=["8080:80"]))

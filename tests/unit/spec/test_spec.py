@@ -20,7 +20,8 @@ SIZE = "a size with its unit, at least 32MiB"
 CPUS = "a whole number of virtual CPUs from 1 to 64"
 WORDS = "a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans"
 VARIABLES = "a mapping of names to strings or numbers (or a list of NAME=value); quote booleans"
-PORTS = "a list of 'HOST:ZONE' or 'HOST:ZONE/udp' with ports from 1 to 65535"
+PORTS = "a list of '[ADDRESS:]HOST:ZONE[/udp]' with ports from 1 to 65535"
+NOT_ROUTED = "because what is sent there is not routed on to a zone"
 RESTART = "one of no, on-failure, on-failure:COUNT, always, unless-stopped"
 USER = "a user or uid, with ':' and a group or gid if need be"
 PATH = "an absolute path in the container, without '..'"
@@ -108,7 +109,16 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("ports", ["0:80"], "['0:80']", PORTS),
     ("ports", ["80:65536"], "['80:65536']", PORTS),
     ("ports", ["8080:80/sctp"], "['8080:80/sctp']", PORTS),
-    ("ports", ["127.0.0.1:8080:80"], "['127.0.0.1:8080:80']", PORTS),
+    ("ports", ["127.0.0.1:8080:80"], "['127.0.0.1:8080:80']", NOT_ROUTED),
+    ("ports", ["[::1]:8080:80"], "['[::1]:8080:80']", NOT_ROUTED),
+    ("ports", ["[fe80::1]:8080:80"], "['[fe80::1]:8080:80']", NOT_ROUTED),
+    ("ports", ["224.0.0.1:8080:80"], "['224.0.0.1:8080:80']", NOT_ROUTED),
+    ("ports", ["0.0.0.0:8080:80"], "['0.0.0.0:8080:80']", "leave 0.0.0.0 out for all addresses"),
+    ("ports", ["[::]:8080:80"], "['[::]:8080:80']", "leave [::] out for all addresses"),
+    ("ports", ["192.0.2.256:8080:80"], "['192.0.2.256:8080:80']", PORTS),
+    ("ports", ["2001:db8::5:8080:80"], "['2001:db8::5:8080:80']", PORTS),
+    ("ports", ["[192.0.2.5]:8080:80"], "['[192.0.2.5]:8080:80']", PORTS),
+    ("ports", ["192.0.2.5::80"], "['192.0.2.5::80']", PORTS),
     ("ports", ["8000-8010:80"], "['8000-8010:80']", PORTS),
     ("ports", ["\u0661:80"], "['\u0661:80']", PORTS),
     ("ports", [{"published": 8080, "target": 80}], "[{'published': 8080, 'target': 80}]", PORTS),
@@ -318,6 +328,33 @@ def test_a_port_of_the_host_leads_to_one_zone_and_port(second: str) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "had"),
+    [
+        ("8080:80", "192.0.2.5:8080:81/tcp", "8080/tcp"),
+        ("192.0.2.5:8080:80", "8080:81/tcp", "192.0.2.5:8080/tcp"),
+        ("[2001:db8::5]:8080:80", "8080:81/tcp", "[2001:db8::5]:8080/tcp"),
+        ("[2001:db8::5]:8080:80", "[2001:db8::5]:8080:81/tcp", "[2001:db8::5]:8080/tcp"),
+    ],
+)
+def test_a_port_at_an_address_is_a_part_of_that_at_all_addresses(first: str, second: str, had: str) -> None:
+    assert _problems(_zone(ports=[first]), _zone(name="db", ports=[second])) == [
+        f"zone db: ports: '{second}' is not accepted; zone web publishes {had}; choose another",
+    ]
+
+
+def test_zones_publish_one_port_at_addresses_of_their_own() -> None:
+    ports = ["192.0.2.5:8080:80", "192.0.2.6:8080:80", "[2001:db8::5]:8080:80"]
+    assert [zone.ports for zone in parse_zones([_zone(name=f"z{at}", ports=[port]) for at, port in enumerate(ports)])] == [
+        (Port(8080, 80, "tcp", address),) for address in ("192.0.2.5", "192.0.2.6", "2001:db8::5")
+    ]
+
+
+@pytest.mark.parametrize("port", ["8080:80/tcp", "192.0.2.5:8080:80/tcp", "[2001:db8::5]:53:53/udp"])
+def test_a_port_is_shown_as_it_is_declared(port: str) -> None:
+    assert [str(found) for found in FIELDS["ports"].parse([port])] == [port]
+
+
 def test_ports_of_absent_zones_are_free() -> None:
     zones = parse_zones([_zone(ports=["8080:80"]), _zone(name="db", state="absent", ports=["8080:81"])])
     assert [zone.name for zone in zones] == ["web", "db"]
@@ -363,6 +400,8 @@ def test_a_null_is_as_if_the_field_were_not_there() -> None:
         ("environment", ["B=1", "A=x=y"], {"A": "x=y", "B": "1"}),
         ("ports", ["8080:80"], (Port(8080, 80, "tcp"),)),
         ("ports", ["9:9/udp", "8:8/tcp", "8:8"], (Port(8, 8, "tcp"), Port(9, 9, "udp"))),
+        ("ports", ["192.0.2.5:8080:80/udp"], (Port(8080, 80, "udp", "192.0.2.5"),)),
+        ("ports", ["[2001:DB8:0::5]:8080:80", "[2001:db8::5]:8080:80/tcp"], (Port(8080, 80, "tcp", "2001:db8::5"),)),
         ("ports", [], ()),
         ("restart", "on-failure", "on-failure"),
         ("restart", "on-failure:3", "on-failure:3"),

@@ -55,6 +55,14 @@ def test_a_definition_is_found_again_in_the_domain(definition: Definition) -> No
     assert parse_metadata(element.text or "") == definition
 
 
+def test_a_port_at_an_address_comes_back_and_one_without_is_what_it_was() -> None:
+    at_one = _with(ports=(Port(80, 80, address="192.0.2.5"),))
+    assert parse_metadata(metadata(at_one)) == at_one
+    before = _with(ports=(Port(80, 80),))
+    assert parse_metadata(metadata(before).replace('"address":"",', "")) == before
+    assert before.fields["ports"] == ["80:80/tcp"]
+
+
 def test_metadata_of_a_version_with_fewer_fields_is_read() -> None:
     document = json.loads(metadata(DEFINITION))
     del document["zone"]["restart"], document["zone"]["devices"]

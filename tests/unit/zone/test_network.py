@@ -119,10 +119,31 @@ def test_the_published_ports_and_the_sources() -> None:
         ),
         ({"a": Link(1, (Port(53, 53, "udp"),))}, {"b": Link(2, (Port(53, 53, "udp"),))}, {53}),
         ({"a": Link(1, (Port(53, 53, "udp"),))}, {"a": Link(1)}, {53}),
+        ({"a": Link(1, (Port(53, 53, "udp"),))}, {"a": Link(1, (Port(53, 53, "udp", "192.0.2.5"),))}, {53}),
+        ({"a": Link(1, (Port(53, 53, "udp", "192.0.2.5"),))}, {"a": Link(1, (Port(53, 53, "udp", "2001:db8::5"),))}, {53}),
+        ({"a": Link(1, (Port(53, 53, "udp", "2001:db8::5"),))}, {"b": Link(2, (Port(53, 53, "udp", "2001:db8::5"),))}, {53}),
+        ({"a": Link(1, (Port(53, 53, "udp", "192.0.2.5"),))}, {"a": Link(1, (Port(53, 53, "udp", "192.0.2.5"),))}, set()),
     ],
 )
 def test_the_udp_ports_that_lead_elsewhere(before: dict[str, Link], after: dict[str, Link], moved: set[int]) -> None:
     assert moved_udp_ports(*(ruleset(links, routes_others=()) for links in (before, after))) == moved
+
+
+def test_the_ports_that_are_published_at_an_address() -> None:
+    ports = (Port(80, 8000, address="192.0.2.5"), Port(80, 8000, address="2001:db8::5"), Port(443, 443))
+    text = ruleset({"a": Link(1, ports), "b": Link(2, (Port(80, 80, address="192.0.2.6"),))}, routes_others=())
+    assert _block(text, "map published_at_tcp") == [
+        "type ipv4_addr . inet_service : ipv4_addr . inet_service",
+        "elements = { 192.0.2.5 . 80 : 198.18.0.1 . 8000, 192.0.2.6 . 80 : 198.18.0.2 . 80 }",
+    ]
+    assert _block(text, "map published6_at_tcp") == [
+        "type ipv6_addr . inet_service : ipv6_addr . inet_service",
+        "elements = { 2001:db8::5 . 80 : fd72:696e:6766::1 . 8000 }",
+    ]
+    assert _block(text, "set served_at_tcp")[1] == 'elements = { "rz1" . 192.0.2.5 . 80 . 8000, "rz2" . 192.0.2.6 . 80 . 80 }'
+    assert _block(text, "set served6_at_tcp")[1] == 'elements = { "rz1" . 2001:db8::5 . 80 . 8000 }'
+    assert _block(text, "map published_tcp")[1] == "elements = { 443 : 198.18.0.1 . 443 }"
+    assert _block(text, "set served_tcp")[1] == 'elements = { "rz1" . 443 . 443 }'
 
 
 def test_rules_that_never_were_publish_nothing() -> None:
