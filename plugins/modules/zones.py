@@ -34,7 +34,8 @@ options:
         restart the zone."
       - "C(cpu_shares): weight among the zones of the host when they want more CPU than there is, 2 to 262144. Default V(1024). A change is
         applied while the zone runs."
-      - "C(entrypoint), C(command): lists of strings, as in Compose. A change restarts the zone."
+      - "C(entrypoint), C(command): a string, which is split into words without a shell, or a list of strings, as in Compose. A change
+        restarts the zone."
       - "C(environment): a mapping, or a list of C(NAME=value). A change restarts the zone."
       - "C(env_file): an absolute path on the host, or a list of paths or of C({path: /file, required: false}), in Compose's format. What
         the files hold is laid under C(environment), and a change in them is one of C(environment)."

@@ -14,6 +14,7 @@ import ipaddress
 import itertools
 import posixpath
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -243,10 +244,15 @@ def cpu_shares(value: Any) -> int:
 
 
 def words(value: Any) -> tuple[str, ...]:
-    """A command line."""
-    if not isinstance(value, list) or not all(isinstance(word, str) and "\0" not in word for word in value):
-        raise Rejected("a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans")
-    return tuple(value)
+    """A command line; a string is split into words as a shell does it, which is not there to do anything else."""
+    accepted = "a string, or a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans"
+    try:
+        found = shlex.split(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise Rejected(f"{accepted}; a quote or a backslash in it has nothing to end it: add what is missing, or write a list") from error
+    if not isinstance(found, list) or not all(isinstance(word, str) and "\0" not in word for word in found):
+        raise Rejected(accepted)
+    return tuple(found)
 
 
 def environment(value: Any) -> dict[str, str]:

@@ -18,7 +18,8 @@ NAME = "1 to 40 characters a-z, 0-9 and '-', the first and the last no '-'"
 REFERENCE = "accepted: [docker://][HOST[:PORT]/]NAME[:TAG][@sha256:DIGEST]"
 SIZE = "a size with its unit, at least 32MiB"
 CPUS = "a whole number of virtual CPUs from 1 to 64"
-WORDS = "a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans"
+UNENDED = "a quote or a backslash in it has nothing to end it: add what is missing, or write a list"
+WORDS = "a string, or a list of strings, for example ['nginx', '-g', 'daemon off;']; quote numbers and booleans"
 VARIABLES = "a mapping of names to strings or numbers (or a list of NAME=value); quote booleans"
 PORTS = "a list of '[ADDRESS:]HOST:ZONE[/udp]' with ports from 1 to 65535"
 NOT_ROUTED = "because what is sent there is not routed on to a zone"
@@ -81,9 +82,12 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("cpus", True, "True", CPUS),
     ("cpus", "two", "'two'", CPUS),
     ("cpus", "9" * 5000, "'9999", CPUS),
-    ("entrypoint", "/bin/sh -c", "'/bin/sh -c'", WORDS),
+    ("entrypoint", 'sh -c "date', "'sh -c \"date'", UNENDED),
     ("entrypoint", [7], "[7]", WORDS),
-    ("command", "nginx", "'nginx'", WORDS),
+    ("command", "echo it's", '"echo it\'s"', UNENDED),
+    ("command", "echo \\", r"'echo \\'", UNENDED),
+    ("command", "a\0b", r"'a\x00b'", WORDS),
+    ("command", 7, "7", WORDS),
     ("command", ["sleep", 10], "['sleep', 10]", WORDS),
     ("command", ["yes", True], "['yes', True]", WORDS),
     ("command", ["a\0b"], r"['a\x00b']", WORDS),
@@ -395,6 +399,10 @@ def test_a_null_is_as_if_the_field_were_not_there() -> None:
         ("cpu_shares", "262144", 262144),
         ("cpus", "2", 2),
         ("entrypoint", [], ()),
+        ("entrypoint", "", ()),
+        ("entrypoint", "/bin/sh -c", ("/bin/sh", "-c")),
+        ("command", "nginx -g 'daemon off;'", ("nginx", "-g", "daemon off;")),
+        ("command", 'echo "$HOME" a\\ b | cat # &', ("echo", "$HOME", "a b", "|", "cat", "#", "&")),
         ("command", ["sh", "-c", "echo 'a b'\n"], ("sh", "-c", "echo 'a b'\n")),
         ("environment", {"B": 1, "A": "x=y", "C": 1.5, "D": ""}, {"A": "x=y", "B": "1", "C": "1.5", "D": ""}),
         ("environment", ["B=1", "A=x=y"], {"A": "x=y", "B": "1"}),
