@@ -23,15 +23,18 @@ ROOT = Path("/var/lib/ringfence")
 
 
 class Store:
-    """``images/``, ``kernels/``, ``zones/``, ``volumes/`` below one root, and ``tmp/`` for what is not finished.
+    """``images/``, ``layers/``, ``kernels/``, ``zones/``, ``volumes/`` below one root, and ``tmp/`` for what is not finished.
 
     An entry of ``images/`` and ``kernels/`` is a directory named after the hex part of the manifest's sha256 digest. It is
     written below ``tmp/`` of the same file system, synced, and renamed into place, so an entry that exists is complete.
+    ``layers/`` has the layers of images as they were fetched, ``sha256/HEX``: the form of a layout's blobs. They are looked at when they
+    are used again, so nothing depends on whether they are whole.
     """
 
     def __init__(self, root: Path = ROOT) -> None:
         self.root = root
         self.images = root / "images"
+        self.layers = root / "layers"
         self.kernels = root / "kernels"
         self.zones = root / "zones"
         self.volumes = root / "volumes"

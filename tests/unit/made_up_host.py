@@ -83,14 +83,23 @@ def add_runtime(store: Store, digit: str) -> None:
     (store.root / "runtime" / "current.json").write_text(json.dumps({"digest": digest(digit)}))
 
 
-def add_image(store: Store, of: str, config: Any) -> None:
-    """Put an image into the store."""
+def add_image(store: Store, of: str, config: Any, layers: Sequence[str] = ()) -> None:
+    """Put an image into the store, with the digests of its layers."""
     directory = store.images / of.removeprefix("sha256:")
     directory.mkdir(parents=True)
     (directory / "rootfs.img").write_bytes(b"files")
     described = {"digest": of, "named_digest": of, "reference": "image", "filesystem": "erofs", "passwd": "", "group": ""}
     sizes = {"compressed": 5, "unpacked": 5, "filesystem": 5}
-    (directory / "image.json").write_text(json.dumps({**described, "config": {"config": config}, "sizes": sizes, "content": CONTENT}))
+    made = {"config": {"config": config}, "sizes": sizes, "content": CONTENT, "layers": layers}
+    (directory / "image.json").write_text(json.dumps({**described, **made}))
+
+
+def add_layers(store: Store, *digests: str) -> None:
+    """Have the store keep these layers."""
+    for one in digests:
+        path = store.layers / one.replace(":", "/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"layer")
 
 
 @dataclass
@@ -276,13 +285,16 @@ class Host:
         if isinstance(known, Exception):
             raise known
         found, config = known
-        return registry.Resolved(references.parse_reference(text), found, found, "amd64", {"layers": []}, config, 0)
+        manifest = {"layers": [{"digest": one} for one in config.get("layers", [])]}
+        return registry.Resolved(references.parse_reference(text), found, found, "amd64", manifest, config, 0)
 
     def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
         """Stands for ``image_build.prepare``."""
+        layers = [layer["digest"] for layer in resolved.manifest["layers"]]
+        add_layers(store, *layers)
         if "damage" in resolved.config:
             raise RingfenceError(f"image {resolved.reference}: {resolved.config['damage']}")
-        add_image(store, resolved.digest, resolved.config)
+        add_image(store, resolved.digest, resolved.config, layers)
         return images.load(store, resolved.digest)
 
     def run(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 600) -> bytes:

@@ -206,6 +206,8 @@ class _Converge:
         else:
             self._apply(steps, sizes, observed, report)
         report.deleted = self._tidy_store(steps, observed, report, check=check)
+        if not check:
+            self._tidy_layers(report)
         return report
 
     def _without(self, steps: Sequence[Step], report: Report, fault: Callable[[Step, Collection[str]], str | None]) -> list[Step]:
@@ -416,6 +418,14 @@ class _Converge:
             except (RingfenceError, OSError) as error:
                 report.failures.append(f"{entry}: cannot be deleted: {error}")
         return [str(entry) for entry in unused]
+
+    def _tidy_layers(self, report: Report) -> None:
+        """Delete the layers of images that have gone. Those of one that could not be fetched whole stay: the next run goes on there."""
+        looked_up = {layer["digest"] for image in self.resolved.values() for layer in image.manifest["layers"]}
+        try:
+            garbage.delete_layers(self.store, looked_up)
+        except OSError as error:
+            report.failures.append(f"layers of images: cannot be deleted: {error}")
 
     def _leftovers(self, known: Collection[str]) -> list[str]:
         """Directories of zones that no domain belongs to: a run was killed before it defined the domain, or after it undefined it."""

@@ -9,12 +9,14 @@ with it. An unused zone base is deleted at once, for no declaration can name it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import images
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -62,6 +64,17 @@ def delete(store: Store, what: Unused) -> None:
         run(["losetup", "--detach", device])
     with store.workspace() as workspace:
         os.rename(what.directory, workspace / what.directory.name)
+
+
+def delete_layers(store: Store, wanted: Collection[str]) -> None:
+    """Delete the kept layers that no image in the store has, but for the ``wanted`` ones. No zone uses them, so this changes nothing."""
+    used = set(wanted)
+    for digest in images.present(store):
+        with contextlib.suppress(RingfenceError):
+            used.update(images.load(store, digest).layers)
+    for path in store.layers.glob("*/*"):
+        if f"{path.parent.name}:{path.name}" not in used:
+            path.unlink()
 
 
 def _without(digests: Collection[str], used: Collection[str], parent: Path, keep: int) -> list[Path]:

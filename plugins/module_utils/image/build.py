@@ -16,7 +16,7 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.image import images, layers, oci_layout, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.image import images, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
 
 _MAX_ACCOUNTS = 1024 * 1024
@@ -37,14 +37,17 @@ them in: 64 KiB is where larger squashfs blocks stop to gain. UUID and times are
 
 
 def prepare(store: Store, resolved: registry.Resolved) -> images.Image:
-    """Fetch a resolved image and make its file system, unless the store has it. Nothing is left of what fails.
+    """Fetch a resolved image and make its file system, unless the store has it. Of what fails nothing is left but whole layers.
+
+    Layers from a registry are kept: another image that has them, and a pull that goes on where it was cut, fetches only what is missing.
+    Those of a layout or an archive are on this machine already.
 
     :raises RingfenceError: with the cause: :class:`references.ImageError`, :class:`layers.LayerError`, a full disk, a failing program.
     """
 
     def build(entry: Path) -> None:
         with disk_space.full_told(f"image {resolved.reference}", store.root), store.workspace() as workspace:
-            _build(resolved, entry, workspace)
+            _build(resolved, entry, workspace, store.layers if resolved.is_remote else None)
 
     store.publish(images.directory(store, resolved.digest), build)
     return images.load(store, resolved.digest)
@@ -85,30 +88,39 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
     return kind
 
 
-def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path) -> list[Path]:
+def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: Path | None = None) -> list[Path]:
     """Fetch a resolved image into the empty directory ``workspace``; its layers there, as plain tar files, the lowest first.
 
     They have half of the free disk, for what is made of them is there at the same time.
 
     :param what: whose layers they are, for errors.
+    :param kept: the directory, on the same file system, of layers that are not fetched again, and stay; it gets those that are fetched.
     """
-    described = {layer["digest"]: layer["size"] for layer in resolved.manifest["layers"]}
-    disk_space.require(what, sum(described.values()), workspace.parent)
-    layout = registry.fetch(resolved, workspace / "layout")
+    layout = workspace / "layout"
+    blobs = {layer["digest"]: (kept or layout / "blobs") / layer["digest"].replace(":", "/") for layer in resolved.manifest["layers"]}
+    for digest, blob in blobs.items():
+        if blob.exists() and file_digest(blob) != digest:  # skopeo takes what is there for whole.
+            blob.unlink()
+    missing = {layer["digest"]: layer["size"] for layer in resolved.manifest["layers"] if not blobs[layer["digest"]].exists()}
+    disk_space.require(what, sum(missing.values()), workspace.parent)
+    registry.fetch(resolved, layout, blobs=kept)
     bound = shutil.disk_usage(workspace).free // 2
     unpacked: dict[str, Path] = {}
-    for digest in described:
-        blob = layout / oci_layout.blob(digest)
+    for digest, blob in blobs.items():
         plain = layers.uncompressed(blob, workspace / blob.name, bound)
         if plain != blob:
-            blob.unlink()
             bound -= plain.stat().st_size
+            if not kept:
+                blob.unlink()
+        elif kept:
+            plain = workspace / blob.name
+            os.link(blob, plain)  # What has a second name is not consumed.
         unpacked[digest] = plain
     return [unpacked[layer["digest"]] for layer in resolved.manifest["layers"]]
 
 
-def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
-    plain = fetch_layers(f"image {resolved.reference}", resolved, workspace)
+def _build(resolved: registry.Resolved, entry: Path, workspace: Path, kept: Path | None) -> None:
+    plain = fetch_layers(f"image {resolved.reference}", resolved, workspace, kept)
     with layers.merged(plain, consume=True) as root:
         passwd, group = (
             (layers.read_file(root, path, _MAX_ACCOUNTS) or b"").decode("utf-8", "replace") for path in ("etc/passwd", "etc/group")
@@ -128,6 +140,7 @@ def _build(resolved: registry.Resolved, entry: Path, workspace: Path) -> None:
             "filesystem": (entry / images.FILESYSTEM).stat().st_size,
         },
         "content": file_digest(entry / images.FILESYSTEM),
+        "layers": [layer["digest"] for layer in resolved.manifest["layers"]],
     }
     (entry / images.DESCRIPTION).write_text(json.dumps(description, sort_keys=True), encoding="utf-8")
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,8 @@ class Image:
     sizes: dict[str, int]
     content: str | None = None
     """The digest of the file; ``None`` if it was made by a version that did not write it down."""
+    layers: Sequence[str] = ()
+    """The digests of its layers, the lowest first; none if it was made by a version that kept no layers."""
 
 
 def present(store: Store) -> set[str]:

@@ -86,6 +86,11 @@ class Resolved:
     size: int
     source: Reference | None = None
 
+    @property
+    def is_remote(self) -> bool:
+        """Whether its blobs are in a registry, and not in files of this machine."""
+        return (self.source or self.reference).transport == "docker"
+
 
 def host_architecture() -> str:
     """The OCI name of this machine's architecture, such as ``amd64``."""
@@ -126,21 +131,19 @@ def named_document(resolved: Resolved) -> bytes:
     return raw
 
 
-def fetch(resolved: Resolved, into: Path, tag: str = "image") -> Path:
+def fetch(resolved: Resolved, into: Path, tag: str = "image", blobs: Path | None = None) -> Path:
     """Copy a resolved image into the OCI layout in the directory ``into``, unchanged and with all digests checked.
 
     :param into: a new directory, or a layout, of which the blobs that it has are not fetched again.
+    :param blobs: where the blobs are instead of in ``into``, on the same file system. Each appears there when it is whole.
     :return: ``into``; the manifest is the one with ``resolved.digest``.
     :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
     """
     source = (resolved.source or resolved.reference).for_skopeo(resolved.digest)
-    argv = ["skopeo", f"--override-arch={resolved.architecture}", "--override-os=linux", "copy", "--quiet", "--preserve-digests"]
-    # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
-    argv.append("--remove-signatures")
-    try:
-        run([*argv, source, f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
-    except CommandFailed as error:
-        raise _explain(resolved.reference, error) from error
+    options = [f"--override-arch={resolved.architecture}", "--override-os=linux"]
+    if blobs:
+        options.append(f"--dest-shared-blob-dir={blobs}")
+    _copy(resolved.reference, source, into, tag, *options)
     # skopeo checks every blob on its way; which manifest it took for an archive or a tag is for us to check.
     index = json.loads((into / "index.json").read_bytes())
     copied = [entry["digest"] for entry in index["manifests"] if _tag_of(entry) == tag]
@@ -157,10 +160,14 @@ def fetch_all(reference: Reference, into: Path, tag: str) -> None:
 
     :raises ImageError: a subclass by reason. ``into`` may then hold a part; it is the caller's to remove.
     """
-    # As in :func:`fetch`, a layout cannot hold signatures.
-    argv = ["skopeo", "copy", "--quiet", "--all", "--preserve-digests", "--remove-signatures"]
+    _copy(reference, reference.for_skopeo(), into, tag, "--all")
+
+
+def _copy(reference: Reference, source: str, into: Path, tag: str, *options: str) -> None:
+    # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
+    argv = ["skopeo", "copy", "--quiet", "--preserve-digests", "--remove-signatures", *options]
     try:
-        run([*argv, reference.for_skopeo(), f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
+        run([*argv, source, f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
     except CommandFailed as error:
         raise _explain(reference, error) from error
 

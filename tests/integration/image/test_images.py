@@ -6,17 +6,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import gzip
 import hashlib
+import http.client
+import http.server
 import io
 import json
 import os
 import shutil
 import socket
 import stat
+import struct
 import subprocess
 import tarfile
+import threading
+import time
 from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +30,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -118,6 +125,64 @@ def port(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
         yield free
     finally:
         server.stop(tmp_path / "registry")
+
+
+class Proxy(http.server.ThreadingHTTPServer):
+    """Hands requests on to the registry at ``port``, and remembers which blobs were asked for."""
+
+    daemon_threads = True
+
+    def __init__(self, port: int) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.registry = port
+        self.fetched: list[str] = []
+        self.cuts: dict[str, int] = {}
+        """How many more times the transfer of a blob is cut."""
+
+    def shutdown_request(self, request: Any) -> None:
+        """Close a connection; without an end of the stream before, if the handler has asked for a reset."""
+        self.close_request(request)
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    server: Proxy
+
+    def do_GET(self) -> None:
+        headers = {name: ", ".join(self.headers.get_all(name, [])) for name in ("Accept", "Range") if name in self.headers}
+        with contextlib.closing(http.client.HTTPConnection("127.0.0.1", self.server.registry)) as connection:
+            connection.request("GET", self.path, headers=headers)
+            answer = connection.getresponse()
+            content = answer.read()
+        digest = self.path.rpartition("/")[2] if "/blobs/" in self.path else ""
+        if digest:
+            self.server.fetched.append(digest)
+        if self.server.cuts.get(digest):
+            self.server.cuts[digest] -= 1
+            time.sleep(0.5)  # the other layers come first
+            content = content[: len(content) // 2]
+            self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.send_response(answer.status)
+        for name, value in answer.getheaders():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
+        pass
+
+
+@pytest.fixture
+def proxy(port: int) -> Iterator[Proxy]:
+    """A proxy of the registry, which skopeo may speak to without TLS."""
+    with Proxy(port) as server_of_proxy:
+        configuration = Path.home() / ".config" / "containers" / "registries.conf"
+        with configuration.open("a") as text:
+            text.write(f'[[registry]]\nlocation = "127.0.0.1:{server_of_proxy.server_port}"\ninsecure = true\n')
+        thread = threading.Thread(target=server_of_proxy.serve_forever)
+        thread.start()
+        yield server_of_proxy
+        server_of_proxy.shutdown()
+        thread.join()
 
 
 def push(layout: Layout, tag: str, target: str) -> None:
@@ -352,3 +417,81 @@ def test_another_content_of_the_same_size_is_found(store: Store, tmp_path: Path)
         handle.write(bytes([byte[0] ^ 1]))
     assert images.is_present(store, image.digest)
     assert not images.is_whole(store, image.digest)
+
+
+FIRST, SECOND, THIRD = (os.urandom(300_000).hex() for _layer in range(3))
+
+
+def pushed(tmp_path: Path, port: int, name: str, *stack: bytes) -> list[str]:
+    """Publish an image, and return the digests of its layers."""
+    layout = Layout(tmp_path / name, stack=stack)
+    push(layout, "amd64", f"127.0.0.1:{port}/{name}:1")
+    document = json.loads((layout.blobs / layout.manifests["amd64"]["digest"][7:]).read_bytes())
+    return [layer["digest"] for layer in document["layers"]]
+
+
+def kept(store: Store) -> set[str]:
+    """The digests of the layers that a store keeps, each of which is what its name says."""
+    found = {f"sha256:{hashlib.sha256(path.read_bytes()).hexdigest()}" for path in store.layers.glob("sha256/*")}
+    assert found == {f"sha256:{path.name}" for path in store.layers.glob("sha256/*")}
+    return found
+
+
+def test_a_layer_that_the_store_has_is_not_fetched_again(
+    port: int, proxy: Proxy, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, plain = gzip.compress(tar(a=FIRST)), tar(b=SECOND)
+    one = pushed(tmp_path, port, "one", base, plain)
+    two = pushed(tmp_path, port, "two", base, plain, gzip.compress(tar(c=THIRD)))
+    first = build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/one:1", "amd64"))
+    assert {*one} <= {*proxy.fetched}
+    # What gives space back while the file system is written leaves them alone, the one that is used as it was fetched too.
+    assert {*one} <= kept(store)
+    needed: list[int] = []
+    monkeypatch.setattr(disk_space, "require", lambda _what, size, _directory: needed.append(size))
+    proxy.fetched.clear()
+    second = build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/two:1", "amd64"))
+    assert {*proxy.fetched} & {*two} == {two[2]}
+    assert needed == [(store.layers / two[2].replace(":", "/")).stat().st_size]
+    assert (first.layers, second.layers) == (one, two)
+    # An image that was lost is made of what is there.
+    shutil.rmtree(second.path.parent)
+    proxy.fetched.clear()
+    assert build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/two:1", "amd64")) == second
+    assert {*proxy.fetched} & {*two} == set()
+
+
+def test_a_pull_that_was_cut_goes_on_where_it_was(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+    first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    proxy.cuts[second] = 100
+    resolved = registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64")
+    with pytest.raises(registry.RegistryUnreachable):
+        build.prepare(store, resolved)
+    assert leftovers(store) == []
+    assert first in kept(store)
+    assert second not in kept(store)
+    proxy.cuts.clear()
+    proxy.fetched.clear()
+    build.prepare(store, resolved)
+    assert second in proxy.fetched
+    assert first not in proxy.fetched
+
+
+@pytest.mark.parametrize("damage", ["another content", "cut"])
+def test_a_kept_layer_that_is_damaged_is_fetched_again(damage: str, port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+    layers_of_app = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), tar(b=SECOND))
+    resolved = registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64")
+    image = build.prepare(store, resolved)
+    for digest in layers_of_app:
+        path = store.layers / digest.replace(":", "/")
+        path.write_bytes(path.read_bytes()[:1000] + (b"" if damage == "cut" else b"x" + path.read_bytes()[1001:]))
+    shutil.rmtree(image.path.parent)
+    proxy.fetched.clear()
+    assert build.prepare(store, resolved) == image
+    assert {*layers_of_app} <= {*proxy.fetched}
+    assert {*layers_of_app} <= kept(store)
+
+
+def test_layers_that_are_on_this_machine_are_not_kept(store: Store, tmp_path: Path) -> None:
+    build.prepare(store, registry.resolve(f"oci:{Layout(tmp_path / 'layout').directory}:amd64", "amd64"))
+    assert not store.layers.exists()

@@ -1481,6 +1481,43 @@ def test_nothing_is_deleted_while_nobody_knows_what_a_zone_uses(host: Host) -> N
     assert host.converge(_zone(image=reference("2")), keep_unused=0).deleted == []
 
 
+def _kept_layers(host: Host) -> set[str]:
+    """The first digits of the digests of the layers that the store keeps."""
+    return {path.name[0] for path in host.store.layers.glob("sha256/*")}
+
+
+def test_layers_go_with_the_last_image_that_has_them(host: Host) -> None:
+    host.publish("1", layers=[digest("7"), digest("8")])
+    host.publish("2", layers=[digest("7"), digest("9")])
+    _run_images_in_turn(host, "1", "2")
+    assert _kept_layers(host) == {"7", "8", "9"}  # The image that is unused and stays has its own.
+    host.converge(_zone(image=reference("2")), keep_unused=0, check=True)
+    assert _kept_layers(host) == {"7", "8", "9"}
+    host.converge(_zone(image=reference("2")), keep_unused=0)
+    assert _kept_layers(host) == {"7", "9"}
+
+
+def test_layers_of_a_pull_that_was_cut_stay_while_its_image_is_declared(host: Host) -> None:
+    host.publish("1", layers=[digest("7")], damage="the registry gives no usable answer")
+    for _run in range(2):
+        assert host.converge(_zone(), _zone("api", reference("2"))).failures
+        assert _kept_layers(host) == {"7"}
+    made_up_host.add_layers(host.store, digest("8"))  # What else lies there, as the configuration of an image.
+    assert not host.converge(_zone("api", reference("2")), check=True).changed
+    assert not host.converge(_zone("api", reference("2"))).changed
+    assert _kept_layers(host) == set()
+
+
+def test_an_image_of_a_version_that_kept_no_layers_goes_on_working(host: Host) -> None:
+    host.converge(_zone())
+    description = host.store.images / ("1" * 64) / "image.json"
+    described = json.loads(description.read_bytes())
+    del described["layers"]
+    description.write_text(json.dumps(described))
+    report = host.converge(_zone())
+    assert (report.failures, report.changed) == ([], False)
+
+
 def test_the_loop_device_of_a_deleted_image_is_detached_first(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     _run_images_in_turn(host, "1", "2")
     detached = []
