@@ -34,6 +34,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.image.references i
 
 _INSPECT_TIMEOUT = 180.0
 _COPY_TIMEOUT = 4 * 3600.0
+_RETRIES = 3
+"""How often skopeo begins again, with the blobs that are there, after 1, 2, 4 s: when the connection breaks, and the registry is busy."""
 _MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
 _MAX_DEPTH = 100
@@ -165,7 +167,7 @@ def fetch_all(reference: Reference, into: Path, tag: str) -> None:
 
 def _copy(reference: Reference, source: str, into: Path, tag: str, *options: str) -> None:
     # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
-    argv = ["skopeo", "copy", "--quiet", "--preserve-digests", "--remove-signatures", *options]
+    argv = ["skopeo", "copy", "--quiet", f"--retry-times={_RETRIES}", "--preserve-digests", "--remove-signatures", *options]
     try:
         run([*argv, source, f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
     except CommandFailed as error:

@@ -461,7 +461,10 @@ def test_a_layer_that_the_store_has_is_not_fetched_again(
     assert {*proxy.fetched} & {*two} == set()
 
 
-def test_a_pull_that_was_cut_goes_on_where_it_was(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+def test_a_pull_that_was_cut_goes_on_where_it_was(
+    port: int, proxy: Proxy, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_RETRIES", 1)
     first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
     proxy.cuts[second] = 100
     resolved = registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64")
@@ -475,6 +478,13 @@ def test_a_pull_that_was_cut_goes_on_where_it_was(port: int, proxy: Proxy, store
     build.prepare(store, resolved)
     assert second in proxy.fetched
     assert first not in proxy.fetched
+
+
+def test_a_transfer_that_breaks_is_begun_again(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+    first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    proxy.cuts[second] = 1
+    build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64"))
+    assert (proxy.fetched.count(first), proxy.fetched.count(second)) == (1, 2)
 
 
 @pytest.mark.parametrize("damage", ["another content", "cut"])
