@@ -113,6 +113,8 @@ options:
     description:
       - How many images, and how many kernels, that no zone of the host uses stay on it, so that going back to one needs no network. The
         last used ones stay. The others are deleted, and so are zone bases that no zone uses; RV(deleted) names them.
+      - Of images from a registry the compressed layers stay too, so that an image which has some of them fetches only the others. They go
+        with the last image that has them. Those of a declared image that could not be fetched whole stay for the next run.
       - A kernel for which a name of M(ringfence.zones.kernels) stands is in use.
     type: int
     default: 3
