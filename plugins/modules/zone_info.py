@@ -230,7 +230,7 @@ zones:
       description: The zone's IPv4 address on its host.
       type: str
     address6:
-      description: The zone's IPv6 address on its host. A zone that was last started before zones had one has it from its next start.
+      description: The zone's IPv6 address on its host.
       type: str
     runtime_outdated:
       description: Whether a newer zone base is on the host, which the zone takes when it is started for another reason.

@@ -323,7 +323,7 @@ zones:
       description: The zone's IPv4 address on its host.
       type: str
     address6:
-      description: The zone's IPv6 address on its host. A zone that was last started before zones had one has it from its next start.
+      description: The zone's IPv6 address on its host.
       type: str
     domain_id:
       description: Xen's number of the running domain, V(none) if it does not run.

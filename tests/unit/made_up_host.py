@@ -29,7 +29,7 @@ PROFILE = {
     "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": []}],
     "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
 }
-RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0\n"
+RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0 health=none oom=0\n"
 
 
 CONTENT = f"sha256:{hashlib.sha256(b'files').hexdigest()}"
@@ -65,6 +65,7 @@ def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
             "flavor": "zone",
             "modes": possible,
             "modules": modules,
+            "files": {},
         }
         (directory / "kernel.json").write_text(json.dumps(document))
         names["kernels"][name] = {"image": f"registry.example/{name}", "digest": digest(digit)}

@@ -52,13 +52,9 @@ def devices(zone: Zone, kernel: Kernel, known: Mapping[str, Kernel]) -> list[str
         if module is None or module in kernel.modules:
             continue
         having = [name for name, other in sorted(known.items()) if module in other.modules]
-        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name}"
-        if module in kernel.lacks:
-            accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
-            problems.append(f"{problem} has no {module}, neither built in nor as a module; {accepted}")
-        else:
-            told = f"was deployed by a version that did not unpack the module {module}"
-            problems.append(f"{problem} {told}; remove {kernel.directory} and deploy the kernels again")
+        accepted = f"it is in {', '.join(having)}" if having else "deploy one that has it"
+        problem = f"zone {zone.name}: devices: {device.source} is not possible; kernel {kernel.name} has no {module}"
+        problems.append(f"{problem}, neither built in nor as a module; {accepted}")
     return problems
 
 

@@ -39,8 +39,8 @@ class Image:
     passwd: str
     group: str
     sizes: dict[str, int]
-    content: str | None = None
-    """The digest of the file; ``None`` if it was made by a version that did not write it down."""
+    content: str
+    """The digest of the file."""
     layers: Sequence[str] = ()
     """The digests of its layers, the lowest first; none if it was made by a version that kept no layers."""
 
@@ -63,7 +63,7 @@ def is_whole(store: Store, digest: str) -> bool:
     """Whether the store has the image with this digest, and its file system is, read byte by byte, the one that was made."""
     try:
         image = load(store, digest)
-        return image.content is None or file_digest(image.path) == image.content
+        return file_digest(image.path) == image.content
     except (RingfenceError, OSError):
         return False
 

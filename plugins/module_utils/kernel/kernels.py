@@ -27,7 +27,7 @@ class Kernel:
     ``image`` is the reference it was declared with, ``digest`` (``sha256:…``) that of the image manifest, ``release`` what ``uname -r``
     says, ``modes`` the kinds of Xen guest it can be (``pv``, ``pvh``). ``modules`` has for each need of a zone
     (``kernel_modules.REQUIRED``, and those of ``OPTIONAL`` that it has) the files below ``directory/modules`` to load, in order; none if
-    it is built in. ``lacks`` are those of ``OPTIONAL`` that it has not; one that is in neither was not asked for when it was deployed.
+    it is built in.
     """
 
     name: str
@@ -39,9 +39,8 @@ class Kernel:
     modes: tuple[str, ...]
     modules: Mapping[str, tuple[str, ...]]
     directory: Path
-    lacks: frozenset[str] = frozenset()
-    files: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """The digests of its files by their paths below ``directory``; empty if it was deployed by a version that did not write them down."""
+    files: Mapping[str, str]
+    """The digests of its files by their paths below ``directory``."""
 
     @property
     def vmlinux(self) -> Path:
@@ -152,8 +151,7 @@ def read(directory: Path, name: str, image: str) -> Kernel:
             tuple(document["modes"]),
             modules,
             directory,
-            frozenset(document.get("lacks", ())),
-            {str(path): str(digest) for path, digest in document.get("files", {}).items()},
+            {str(path): str(digest) for path, digest in document["files"].items()},
         )
     except PermissionError:
         raise

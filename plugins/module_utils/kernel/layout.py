@@ -27,7 +27,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.image import layers
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.boot_image import BootImage
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, ModuleIndex, zone_modules
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import ModuleIndex, zone_modules
 from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
 
 IMAGE = "kernel/image"
@@ -91,7 +91,6 @@ def unpack_kernel(plain: Sequence[Path], digest: str, manifest: Mapping[str, Any
         "flavor": parts.metadata.get("KERNEL_FLAVOR", ""),
         "modes": modes,
         "modules": load_order,
-        "lacks": sorted(OPTIONAL.keys() - load_order.keys()),
         "files": {str(path.relative_to(into)): file_digest(path) for path in sorted(into.rglob("*")) if path.is_file()},
     }
     (into / "kernel.json").write_text(json.dumps(description, indent=2, sort_keys=True) + "\n", encoding="utf-8")

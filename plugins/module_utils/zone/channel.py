@@ -112,7 +112,7 @@ def attach(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bool, tty: 
 
 def _entering(argv: Sequence[str], *options: str) -> str:
     """The zone's shell command that runs ``argv`` in the container's working directory, as Docker does; crun alone would take ``/``."""
-    return f'. {_SETTINGS}; exec crun exec --cwd "${{WORKING_DIR:-/}}" {shlex.join([*options, CONTAINER, *argv])}'
+    return f'. {_SETTINGS}; exec crun exec --cwd "$WORKING_DIR" {shlex.join([*options, CONTAINER, *argv])}'
 
 
 def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:

@@ -42,7 +42,7 @@ _STOPPING = "stopping"
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
-    rb"(?: health=(none|starting|healthy|unhealthy))?(?: oom=(\d{1,9}))?\n"
+    rb" health=(none|starting|healthy|unhealthy) oom=(\d{1,9})\n"
 )
 
 
@@ -186,7 +186,7 @@ def read_record(store: Store, definition: Definition) -> Record | None:
     if not matched:
         return None
     status = None if matched[2] == b"-" else int(matched[2])
-    return Record(matched[1].decode(), status, int(matched[3]), (matched[4] or b"none").decode(), int(matched[5] or 0))
+    return Record(matched[1].decode(), status, int(matched[3]), matched[4].decode(), int(matched[5]))
 
 
 def fingerprint(store: Store, content: str, *, check: bool) -> str:

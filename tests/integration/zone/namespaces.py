@@ -109,19 +109,19 @@ def _enter(descriptor: int) -> None:
         raise OSError(ctypes.get_errno(), "setns")
 
 
-def add_zone(index: int, fakes: Path, *, older: bool = False) -> None:
+def add_zone(index: int, fakes: Path, *, asks: bool = False) -> None:
     """What Xen's tool stack, the script ``vif`` and the zone's init do.
 
-    :param older: the init is one of before zones had IPv6, which asks for the host's MAC address.
+    :param asks: it asks for the host's MAC address, as no zone has to, and has no IPv6.
     """
     name, address, mac = f"zone{index}", network.address(index), network.mac(index)
     run("ip", "netns", "add", name)
     run("ip", "link", "add", f"vif{index}.0", "type", "veth", "peer", "name", "eth0", "address", mac, "netns", name)
     (fakes / "xenstore-read").write_text(f"#!/bin/sh\nprintf '%s\\n' {network.interface(index)} {address} {mac}\n")
     run("sh", str(VIF), "online", vif=f"vif{index}.0", XENBUS_PATH="backend", PATH=f"{fakes}:{os.environ['PATH']}")
-    commands = f"link set lo up\naddress add {address} peer {network.GATEWAY} dev eth0\nlink set eth0 up arp {'on' if older else 'off'}\n"
+    commands = f"link set lo up\naddress add {address} peer {network.GATEWAY} dev eth0\nlink set eth0 up arp {'on' if asks else 'off'}\n"
     commands += f"route add default via {network.GATEWAY}\n"
-    if not older:
+    if not asks:
         with inside(name):
             Path("/proc/sys/net/ipv6/conf/eth0/addr_gen_mode").write_text("1")
             Path("/proc/sys/net/ipv6/conf/eth0/accept_ra").write_text("0")
@@ -689,7 +689,7 @@ def main() -> None:
     add_machine("outside", ("10.9.0.2", "fd00:9::2"), ("10.9.0.1", "fd00:9::1"))
     run("ip", "-netns", "outside", "address", "add", f"{ROUTER}/64", "dev", "eth0", "nodad")
     add_machine("beyond", ("10.8.0.2", "fd00:8::2"), ("10.8.0.1", "fd00:8::1"))
-    closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp"))), "old": Link(3, (Port(8082, 80),))}
+    closed = {"one": Link(1, (Port(8080, 80),)), "two": Link(2, (Port(8081, 80), Port(53, 53, "udp"))), "three": Link(3, (Port(8082, 80),))}
     egress = tuple(Traffic(family.network, ("80/tcp",)) for family in FAMILIES)
     servers = tuple(family.beyond for family in FAMILIES)
     declared = {
@@ -699,7 +699,7 @@ def main() -> None:
     for _again in range(2):
         run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=()))
     found = find_announced(fakes)
-    add_zone(3, fakes, older=True)
+    add_zone(3, fakes, asks=True)
     add_zone(THIRD, fakes)
     places = (("host", 22), ("outside", 80), ("outside", 81), ("beyond", 80), ("beyond", 53), ("zone1", 80), ("zone1", 81), ("zone2", 80))
     streams = [serve(*place) for place in (*places, ("zone2", 81), ("zone3", 80))]

@@ -481,34 +481,31 @@ def test_an_image_that_cannot_be_had_is_refused_with_the_reason(host: Host, erro
     assert _problems(host, _zone(), _zone("db", reference("2"))) == [f"zone web: {error}"]
 
 
-def _without_modules(host: Host, kernel: str, *lacks: str) -> None:
-    """Let a kernel be one without fuse and tun that was deployed before anybody asked for them, or is known to lack ``lacks``."""
+def _without_modules(host: Host, kernel: str) -> None:
+    """Let a kernel be one without fuse and tun."""
     path = host.store.kernels / (kernel * 64) / "kernel.json"
     document = json.loads(path.read_text())
     del document["modules"]["fuse"], document["modules"]["tun"]
-    path.write_text(json.dumps({**document, "lacks": lacks} if lacks else document))
+    path.write_text(json.dumps(document))
 
 
 def test_devices_that_the_kernel_has_no_driver_for_are_refused(host: Host) -> None:
     """Of all zones at once, with where there is one; without the devices, the same kernels are accepted."""
-    _without_modules(host, "a")
-    _without_modules(host, "b", "fuse", "tun")
+    for kernel in "ab":
+        _without_modules(host, kernel)
     declared = ["/dev/kmsg", "/dev/net/tun"]
-    lacks = "zone {}: devices: {} is not possible; kernel old has no {}, neither built in nor as a module; {}"
-    before = (
-        "zone web: devices: /dev/net/tun is not possible; kernel stable was deployed by a version that did not unpack the module tun; "
-        f"remove {host.store.kernels / ('a' * 64)} and deploy the kernels again"
-    )
+    lacks = "zone {}: devices: {} is not possible; kernel {} has no {}, neither built in nor as a module; {}"
     db = _zone("db", kernel="old", devices=["/dev/fuse", "/dev/net/tun"])
     assert _problems(host, _zone(devices=declared), db, _zone("c", "registry.example/none")) == [
-        before,
-        lacks.format("db", "/dev/fuse", "fuse", "deploy one that has it"),
-        lacks.format("db", "/dev/net/tun", "tun", "deploy one that has it"),
+        lacks.format("web", "/dev/net/tun", "stable", "tun", "deploy one that has it"),
+        lacks.format("db", "/dev/fuse", "old", "fuse", "deploy one that has it"),
+        lacks.format("db", "/dev/net/tun", "old", "tun", "deploy one that has it"),
         "zone c: image registry.example/none: there is no such image; check name, tag and digest",
     ]
     made_up_host.add_kernels(host.store, stable=("pv", "pvh"), old=("pv",))
-    _without_modules(host, "b", "fuse", "tun")
-    assert _problems(host, _zone("db", kernel="old", devices=declared)) == [lacks.format("db", "/dev/net/tun", "tun", "it is in stable")]
+    _without_modules(host, "b")
+    told = lacks.format("db", "/dev/net/tun", "old", "tun", "it is in stable")
+    assert _problems(host, _zone("db", kernel="old", devices=declared)) == [told]
     host.converge(_zone("old", kernel="old"))
     assert _actions(host.converge(_zone("old", devices=["/dev/net/tun"]))) == {"old": "restart"}
 
@@ -747,7 +744,7 @@ def test_a_zone_whose_init_gives_up_is_told(host: Host) -> None:
     assert report.failures[0].startswith("zone web: create: its init gave up; the last lines of its console: ")
 
 
-@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0\n", bytes(4096)])
+@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0 health=none oom=0\n", bytes(4096)])
 def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> None:
     host.hypervisor.said["web"] = said
     report = host.converge(_zone(), start_timeout=0.3)
@@ -791,7 +788,7 @@ def test_a_container_that_has_ended_has_been_started(host: Host, state: bytes) -
 
 
 def _checked(state: bytes, exit_status: bytes) -> bytes:
-    return b"ringfence-record-1 state=%s exit=%s restarts=0 health=starting\n" % (state, exit_status)
+    return b"ringfence-record-1 state=%s exit=%s restarts=0 health=starting oom=0\n" % (state, exit_status)
 
 
 @pytest.mark.parametrize(
@@ -927,7 +924,7 @@ def test_the_report_is_what_the_module_returns(host: Host) -> None:
 
 # Health and dependencies.
 
-HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s\n"
+HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s oom=0\n"
 
 
 def test_a_zone_is_there_when_it_is_healthy(host: Host) -> None:
