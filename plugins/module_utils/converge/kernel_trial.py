@@ -13,15 +13,13 @@ from __future__ import annotations
 import contextlib
 import functools
 import secrets
-import stat
 import time
 from collections.abc import Collection, Sequence
-from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import deploy, kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import XVDA, Entry, build_initrd, cpio_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import build_initrd
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -172,10 +170,4 @@ def _console() -> bytes:
 def _initrd(kernel: Kernel, base: Runtime, token: str) -> bytes:
     modules = {module: driver_arguments(module) for module in kernel.load_order(REQUIRED)}
     init = _INIT.format(filesystem=base.filesystem, token=token).encode()
-    guest: dict[str, bytes | Path] = {"init": init, "bin/busybox": base.busybox}
-    own = [
-        Entry("base", stat.S_IFDIR | 0o755),
-        Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
-        Entry("dev/xvda", stat.S_IFBLK | 0o600, device=XVDA),
-    ]
-    return build_initrd(kernel.directory, kernel.release, guest, modules) + cpio_archive(own)
+    return build_initrd(kernel, init, base.busybox, modules)

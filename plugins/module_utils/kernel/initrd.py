@@ -11,20 +11,18 @@ kernel can be an archive of its own, appended to the common one.
 from __future__ import annotations
 
 import dataclasses
-import os
 import stat
 from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 
 MODULES = "modules"
 """A file of the initial file system that names the modules for modprobe, in load order, on one line."""
 
-XVDA = (202, 0)
+_XVDA = (202, 0)
 """Linux's numbers of Xen's first virtual disk (devices.txt)."""
-
-_EXECUTABLE = (b"#!", b"\x7fELF")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,18 +62,14 @@ def cpio_archive(entries: Iterable[Entry]) -> bytes:
     return b"".join(parts) + _record(0, Entry("TRAILER!!!", 0))
 
 
-def build_initrd(kernel: Path, release: str, guest_files: Mapping[str, bytes | Path], modules: Mapping[str, str]) -> bytes:
-    """The initial file system of a zone: the guest's files, and the kernel's modules in load order. The same input gives the same bytes.
+def build_initrd(kernel: Kernel, init: bytes, busybox: Path, modules: Mapping[str, str]) -> bytes:
+    """The initial file system of a zone: its first program, and modules of its kernel in load order. The same input gives the same bytes.
 
     The modules lie where modprobe looks for them, for it loads all with one process, and insmod takes one for each.
 
-    :param kernel: a deployed kernel's directory (``kernels.Kernel.directory``).
-    :param release: what ``uname -r`` says in that kernel.
-    :param guest_files: by path in the zone its content, or a file or symbolic link of the host to copy. Content that the kernel
-        could execute is executable; a file keeps whether it is.
     :param modules: the file names of the modules to bring along, in load order (``kernels.Kernel.load_order()``), each with its arguments.
     """
-    place = f"lib/modules/{release}"
+    place = f"lib/modules/{kernel.release}"
     names = {file: file.partition(".")[0] for file in modules}
     # The order says what modules.dep is for.
     tables = {
@@ -83,20 +77,18 @@ def build_initrd(kernel: Path, release: str, guest_files: Mapping[str, bytes | P
         f"{place}/modules.dep": "".join(f"{file}:\n" for file in modules),
         "etc/modprobe.conf": "".join(f"options {names[file]} {arguments}\n" for file, arguments in modules.items() if arguments),
     }
-    entries = [_guest_file(path, source) for path, source in guest_files.items()]
-    entries += [Entry(f"{place}/{file}", stat.S_IFREG | 0o644, (kernel / "modules" / file).read_bytes()) for file in modules]
+    programs = {"init": init, "bin/busybox": busybox.read_bytes()}
+    entries = [Entry(path, stat.S_IFREG | 0o755, content) for path, content in programs.items()]
+    entries += [Entry(f"{place}/{file}", stat.S_IFREG | 0o644, (kernel.directory / "modules" / file).read_bytes()) for file in modules]
     entries += [Entry(path, stat.S_IFREG | 0o644, text.encode()) for path, text in tables.items()]
-    # Linux opens it as the standard streams of /init before anything could create it.
-    entries.append(Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)))
+    entries += [
+        Entry("base", stat.S_IFDIR | 0o755),
+        Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"),
+        # Linux opens it as the standard streams of /init before anything could create it.
+        Entry("dev/console", stat.S_IFCHR | 0o600, device=(5, 1)),
+        Entry("dev/xvda", stat.S_IFBLK | 0o600, device=_XVDA),
+    ]
     return cpio_archive(entries)
-
-
-def _guest_file(path: str, source: bytes | Path) -> Entry:
-    if isinstance(source, bytes):
-        return Entry(path, stat.S_IFREG | (0o755 if source.startswith(_EXECUTABLE) else 0o644), source)
-    if source.is_symlink():
-        return Entry(path, stat.S_IFLNK | 0o777, os.readlink(source).encode())
-    return Entry(path, stat.S_IFREG | (0o755 if source.stat().st_mode & 0o100 else 0o644), source.read_bytes())
 
 
 def _check(path: str) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image.images import Image
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import XVDA, Entry, build_initrd, cpio_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import Entry, build_initrd, cpio_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.spec import devices
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
@@ -100,7 +100,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     channel = ("xen_gntalloc", "xen_gntdev", "xen_evtchn")
     boots = {module: driver_arguments(module) for module in kernel.load_order(needs)}
     later = [module for module in kernel.load_order(channel) if module not in boots]
-    common = build_initrd(kernel.directory, kernel.release, {"init": runtime.boot, "bin/busybox": runtime.busybox}, boots)
+    common = build_initrd(kernel, runtime.boot.read_bytes(), runtime.busybox, boots)
     config = container(definition.zone, image, runtime)
     config["annotations"] = {seccomp_filter.ANNOTATION: base64.b64encode(seccomp_filter.compiled(config["linux"]["seccomp"])).decode()}
     name, _colon, limit = definition.zone.restart.partition(":")
@@ -149,9 +149,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         Entry(f"zone/secrets/{number}", stat.S_IFREG | int(secret.mode, 8), secrets[secret.source].encode(), owner=(secret.uid, secret.gid))
         for number, secret in enumerate(zone.secrets)
     ]
-    own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("base", "zone/etc", "zone/root", "zone/data", "zone/disks")]
+    own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("zone/etc", "zone/root", "zone/data", "zone/disks")]
     own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("zone/output", stat.S_IFIFO | 0o600)]
-    own += [Entry("bin/sh", stat.S_IFLNK | 0o777, b"busybox"), Entry("dev/xvda", stat.S_IFBLK | 0o600, device=XVDA)]
     return common + cpio_archive(own)
 
 

@@ -70,7 +70,7 @@ def test_debian_kernels_become_kernels_of_a_host(apt: dict[str, Path], registry_
         order = kernel.load_order(REQUIRED)
         assert order.index("jbd2.ko") < order.index("ext4.ko")
         assert order.index("crc32c_generic.ko") < order.index("libcrc32c.ko") < order.index("erofs.ko")
-        archive = build_initrd(kernel.directory, kernel.release, {"init": b"#!/bin/sh\n"}, dict.fromkeys(order, ""))
+        archive = build_initrd(kernel, b"#!/bin/sh\n", kernel.directory / "kernel.json", dict.fromkeys(order, ""))
         assert len(archive) < 6_000_000
         assert kernel.load_order(OPTIONAL)[-1] == "xen-privcmd.ko"
         with open(kernel.vmlinux, "rb") as handle:

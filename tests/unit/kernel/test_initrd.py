@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import stat
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import Entry, build_initrd, cpio_archive
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 
 
 def _list(archive: bytes) -> list[list[str]]:
@@ -20,11 +22,14 @@ def _list(archive: bytes) -> list[list[str]]:
     ]
 
 
-def _kernel(tmp_path: Path) -> Path:
-    (tmp_path / "modules").mkdir()
+def _initrd(tmp_path: Path, modules: Mapping[str, str]) -> bytes:
+    """That of a kernel with two modules."""
+    (tmp_path / "modules").mkdir(exist_ok=True)
     (tmp_path / "modules" / "a.ko").write_bytes(b"A")
     (tmp_path / "modules" / "b.ko").write_bytes(b"BB")
-    return tmp_path
+    (tmp_path / "busybox").write_bytes(b"\x7fELF")
+    kernel = Kernel("stable", "k:1", "sha256:a", "6.1", "6.1", "", ("pv",), {}, tmp_path, {})
+    return build_initrd(kernel, b"#!/bin/sh\n", tmp_path / "busybox", modules)
 
 
 def _content(archive: bytes, path: str, tmp_path: Path) -> bytes:
@@ -34,24 +39,19 @@ def _content(archive: bytes, path: str, tmp_path: Path) -> bytes:
     return (into / path).read_bytes()
 
 
-def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path: Path) -> None:
-    busybox = tmp_path / "busybox"
-    busybox.write_bytes(b"\x7fELF")
-    busybox.chmod(0o755)
-    shell = tmp_path / "sh"
-    shell.symlink_to("busybox")
-    guest: dict[str, bytes | Path] = {"init": b"#!/bin/sh\n", "etc/motd": b"hello", "bin/busybox": busybox, "bin/sh": shell}
-    archive = build_initrd(_kernel(tmp_path), "6.1", guest, {"b.ko": "", "a.ko": "queues=1 ring=0"})
+def test_an_initial_file_system_has_the_first_program_the_modules_a_console_and_the_first_disk(tmp_path: Path) -> None:
+    archive = _initrd(tmp_path, {"b.ko": "", "a.ko": "queues=1 ring=0"})
     entries = _list(archive)
     assert [f"{words[0]} {words[-1]}" for words in entries] == [
+        "drwxr-xr-x base",
         "drwxr-xr-x bin",
         "-rwxr-xr-x bin/busybox",
         "lrwxrwxrwx busybox",
         "drwxr-xr-x dev",
         "crw------- dev/console",
+        "brw------- dev/xvda",
         "drwxr-xr-x etc",
         "-rw-r--r-- etc/modprobe.conf",
-        "-rw-r--r-- etc/motd",
         "-rwxr-xr-x init",
         "drwxr-xr-x lib",
         "drwxr-xr-x lib/modules",
@@ -62,16 +62,14 @@ def test_an_initial_file_system_has_the_guest_the_modules_and_a_console(tmp_path
         "-rw-r--r-- modules",
     ]
     assert {(words[2], words[3]) for words in entries} == {("0", "0")}
-    assert entries[4][4:6] == ["5,", "1"]
+    assert [entries[number][4:6] for number in (5, 6)] == [["5,", "1"], ["202,", "0"]]
     assert _content(archive, "modules", tmp_path) == b"b a\n"
     assert _content(archive, "lib/modules/6.1/modules.dep", tmp_path) == b"b.ko:\na.ko:\n"
     assert _content(archive, "etc/modprobe.conf", tmp_path) == b"options a queues=1 ring=0\n"
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path: Path) -> None:
-    kernel = _kernel(tmp_path)
-    first = build_initrd(kernel, "6.1", {"init": b"#!", "etc/a": b"a"}, {"a.ko": ""})
-    assert build_initrd(kernel, "6.1", {"etc/a": b"a", "init": b"#!"}, {"a.ko": ""}) == first
+    assert _initrd(tmp_path, {"a.ko": ""}) == _initrd(tmp_path, {"a.ko": ""})
 
 
 def test_another_archive_can_follow() -> None:
