@@ -12,7 +12,8 @@ import gzip
 import json
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -20,10 +21,9 @@ sys.path.insert(0, str(ROOT / "build"))
 
 from ansible_collections.ringfence.zones.plugins.module_utils.verify import advisory_table  # noqa: E402
 from ansible_collections.ringfence.zones.plugins.module_utils.verify.advisories import (  # noqa: E402
+    FIX,
     Advisory,
-    Entry,
     compare_versions,
-    parse_changelog,
 )
 
 TABLE = ROOT / "plugins/module_utils/verify/advisory_table.py"
@@ -32,6 +32,40 @@ OLDEST = 425
 """Older advisories were fixed before the first Xen of the oldest release that the collection supports."""
 
 WIDTH = 140
+
+ENTRY = re.compile(r"^(\S+) \(([^)]+)\) ([^;]+);", re.MULTILINE)
+NOTE = re.compile(r"^ +- (XSA-\d+(?:(?:, | and )XSA-\d+)*) (.+(?:\n {6,}(?![-* ]).+)*)", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry of a package's changelog: which advisories it fixes, with title and CVEs, and which it says do not concern the package."""
+
+    source: str
+    version: str
+    suite: str
+    text: str
+    fixes: Mapping[int, tuple[str, str]]
+    notes: Mapping[int, str]
+
+
+def parse_changelog(text: str) -> list[Entry]:
+    """The entries of a changelog of Debian's ``xen`` or ``linux``, newest first."""
+    heads = list(ENTRY.finditer(text))
+    ends = [head.start() for head in heads[1:]] + [len(text)]
+    return [_entry(head, text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
+
+
+def _entry(head: re.Match[str], text: str) -> Entry:
+    if head[1] != "xen":
+        return Entry(head[1], head[2], head[3].strip(), text, {}, {})
+    fixes = {int(number): (_line(title), _line(cves)) for title, number, cves in FIX.findall(text)}
+    notes = {int(number): _line(note).rstrip(".") for numbers, note in NOTE.findall(text) for number in re.findall(r"\d+", numbers)}
+    return Entry(head[1], head[2], head[3].strip(), text, fixes, notes)
+
+
+def _line(text: str) -> str:
+    return " ".join(text.split())
 
 
 def merged(table: Iterable[Advisory], changelogs: Sequence[tuple[str, list[Entry]]]) -> list[Advisory]:

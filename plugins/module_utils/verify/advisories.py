@@ -23,9 +23,9 @@ APPLIES = "applies"
 DOES_NOT_APPLY = "does_not_apply"
 UNKNOWN = "unknown"
 
-_ENTRY = re.compile(r"^(\S+) \(([^)]+)\) ([^;]+);", re.MULTILINE)
-_FIX = re.compile(r"^ +- (?!XSA)(.+(?:\n {4,}(?![-*( ]|XSA).+)*)\n +XSA-(\d+)((?: +CVE-\d+-\d+)*)", re.MULTILINE)
-_NOTE = re.compile(r"^ +- (XSA-\d+(?:(?:, | and )XSA-\d+)*) (.+(?:\n {6,}(?![-* ]).+)*)", re.MULTILINE)
+_HEAD = re.compile(r"^(\S+) \([^)]+\) [^;]+;", re.MULTILINE)
+FIX = re.compile(r"^ +- (?!XSA)(.+(?:\n {4,}(?![-*( ]|XSA).+)*)\n +XSA-(\d+)((?: +CVE-\d+-\d+)*)", re.MULTILINE)
+"""An advisory in an entry of the changelog of Debian's ``xen``: title, number and CVEs."""
 
 
 @dataclass(frozen=True)
@@ -57,35 +57,11 @@ class Host:
     lacks: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class Entry:
-    """One entry of a package's changelog: which advisories it fixes, with title and CVEs, and which it says do not concern the package."""
-
-    source: str
-    version: str
-    suite: str
-    text: str
-    fixes: Mapping[int, tuple[str, str]]
-    notes: Mapping[int, str]
-
-
-def parse_changelog(text: str) -> list[Entry]:
-    """The entries of a changelog of Debian's ``xen`` or ``linux``, newest first."""
-    heads = list(_ENTRY.finditer(text))
-    ends = [head.start() for head in heads[1:]] + [len(text)]
-    return [_entry(head, text[head.end() : end]) for head, end in zip(heads, ends, strict=True)]
-
-
-def _entry(head: re.Match[str], text: str) -> Entry:
-    if head[1] != "xen":
-        return Entry(head[1], head[2], head[3].strip(), text, {}, {})
-    fixes = {int(number): (_line(title), _line(cves)) for title, number, cves in _FIX.findall(text)}
-    notes = {int(number): _line(note).rstrip(".") for numbers, note in _NOTE.findall(text) for number in re.findall(r"\d+", numbers)}
-    return Entry(head[1], head[2], head[3].strip(), text, fixes, notes)
-
-
-def _line(text: str) -> str:
-    return " ".join(text.split())
+def fixed_by(changelog: str) -> frozenset[int]:
+    """The advisories that a changelog names as fixed, in entries of Debian's ``xen``."""
+    _before, *parts = _HEAD.split(changelog)
+    entries = zip(parts[::2], parts[1::2], strict=True)
+    return frozenset(int(number) for source, text in entries if source == "xen" for _title, number, _cves in FIX.findall(text))
 
 
 def compare_versions(one: str, other: str) -> int:

@@ -411,8 +411,7 @@ def _advisories_named(versions: dict[str, Any]) -> frozenset[int]:
         data = Path(f"/usr/share/doc/{package}/changelog.Debian.gz").read_bytes()
     except FileNotFoundError:  # A minimal installation leaves documentation out: then the package's version tells.
         return frozenset()
-    entries = advisories.parse_changelog(decompress(data).decode("utf-8", "replace"))
-    return frozenset(number for entry in entries for number in entry.fixes)
+    return advisories.fixed_by(decompress(data).decode("utf-8", "replace"))
 
 
 def _holder(lock: Path) -> int | None:

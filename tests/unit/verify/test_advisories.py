@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,8 +16,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.verify.advisories 
     Advisory,
     Host,
     compare_versions,
+    fixed_by,
     judge,
-    parse_changelog,
 )
 from ansible_collections.ringfence.zones.plugins.module_utils.verify.facts import Process
 
@@ -47,8 +48,21 @@ xen (4.17.3+10-g091466ba55-1) unstable; urgency=medium
 """
 
 
-def test_a_changelog_is_read() -> None:
-    newest, _rebuild, oldest = parse_changelog(CHANGELOG)
+@pytest.fixture
+def update(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The program that keeps the table."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
+    return importlib.import_module("update_advisories")
+
+
+def test_a_changelog_names_what_it_fixes() -> None:
+    assert fixed_by(CHANGELOG) == {517, 523, 449}
+    assert fixed_by(f"linux{CHANGELOG.removeprefix('xen')}") == {449}, "those of an entry of another source do not count"
+    assert fixed_by("") == set()
+
+
+def test_a_changelog_is_read(update: ModuleType) -> None:
+    newest, _rebuild, oldest = update.parse_changelog(CHANGELOG)
     assert newest.fixes == {
         517: ("grant-table: double version change race", "CVE-2026-79610"),
         523: ("arbitrary read/write via grant copy", "CVE-2026-102703 CVE-2026-102704"),
@@ -147,13 +161,11 @@ def test_every_condition_of_the_table_is_known() -> None:
     assert numbers == sorted(set(numbers))
 
 
-def test_a_table_is_brought_up_to_date_and_keeps_what_it_has(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    update = importlib.import_module("update_advisories")
+def test_a_table_is_brought_up_to_date_and_keeps_what_it_has(update: ModuleType) -> None:
     linux = "linux (6.1.192-1) bookworm-security; urgency=high\n\n    - xen-netback: Fix UAF (CVE-1)\n    - xen: more (CVE-2)\n"
     known = [Advisory(517, "race", "CVE-2026-79610", needs=("grant_v2",)), Advisory(526, "Linux: netback", "CVE-1 CVE-2", part="linux")]
     known.append(Advisory(527, "Linux: other", "CVE-1 CVE-22", part="linux"))
-    logs = [("12", parse_changelog(CHANGELOG)), ("12", parse_changelog(linux))]
+    logs = [("12", update.parse_changelog(CHANGELOG)), ("12", update.parse_changelog(linux))]
     found = {advisory.number: advisory for advisory in update.merged(known, logs)}
     assert found[517].needs == ("grant_v2",)
     assert found[517].fixed == {"12": "4.17.7+13-g2445b30a44-0+deb12u1"}
@@ -165,7 +177,5 @@ def test_a_table_is_brought_up_to_date_and_keeps_what_it_has(monkeypatch: pytest
     assert update.merged(found.values(), logs) == list(found.values()) == sorted(found.values(), key=lambda one: one.number)
 
 
-def test_the_table_is_as_its_program_writes_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2]))
-    update = importlib.import_module("update_advisories")
+def test_the_table_is_as_its_program_writes_it(update: ModuleType) -> None:
     assert update.rendered(advisory_table.TABLE, advisory_table.DATE) == update.TABLE.read_text(encoding="utf-8")
