@@ -61,8 +61,6 @@ def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
         document = {
             "digest": digest(digit),
             "release": f"6.12-{name}",
-            "version": "6.12",
-            "flavor": "zone",
             "modes": possible,
             "modules": modules,
             "files": {},

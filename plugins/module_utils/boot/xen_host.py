@@ -183,7 +183,6 @@ def _arm_trial(options: decisions.Options) -> None:
         "armed_at": time.time(),
         "boot": boot_id(),
         "xen": entries.xen_command_line,
-        "dom0": entries.dom0_command_line,
         "default_route": _has_default_route(),
         "timeout": options.trial_timeout,
     }

@@ -34,8 +34,6 @@ class Kernel:
     image: str
     digest: str
     release: str
-    version: str
-    flavor: str
     modes: tuple[str, ...]
     modules: Mapping[str, tuple[str, ...]]
     directory: Path
@@ -146,8 +144,6 @@ def read(directory: Path, name: str, image: str) -> Kernel:
             image,
             document["digest"],
             document["release"],
-            document["version"],
-            document["flavor"],
             tuple(document["modes"]),
             modules,
             directory,

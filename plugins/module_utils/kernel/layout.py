@@ -54,7 +54,7 @@ _MAX_MODULES = 64 << 20
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
-    """What an image holds, whatever its layout: the kernel, its ``.config`` if that is known, and what the metadata says.
+    """What an image holds, whatever its layout: the kernel, and its ``.config`` if that is known.
 
     ``addons`` is where in the image the modules are. ``read`` yields those of the named files below ``lib/modules/RELEASE`` that exist,
     with their content, of which it accepts a number of bytes.
@@ -62,7 +62,6 @@ class _Parts:
 
     boot: BootImage
     config: str | None
-    metadata: Mapping[str, str]
     addons: str
     read: Callable[[Sequence[str], int], Iterator[tuple[str, bytes]]]
 
@@ -87,8 +86,6 @@ def unpack_kernel(plain: Sequence[Path], digest: str, manifest: Mapping[str, Any
     description = {
         "digest": digest,
         "release": release,
-        "version": parts.metadata.get("KERNEL_VERSION", release),
-        "flavor": parts.metadata.get("KERNEL_FLAVOR", ""),
         "modes": modes,
         "modules": load_order,
         "files": {str(path.relative_to(into)): file_digest(path) for path in sorted(into.rglob("*")) if path.is_file()},
@@ -111,11 +108,10 @@ def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
 
 
 def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path) -> _Parts:
-    metadata = _parse_metadata(held[METADATA].decode("utf-8", "replace"))
     config = decompress(held[CONFIG])
     text = _config_text(config)
     boot = boot_image.unpack(held[IMAGE])
-    _check_metadata(metadata, boot.release, config)
+    _check_metadata(_parse_metadata(held[METADATA].decode("utf-8", "replace")), boot.release, config)
 
     def read(names: Sequence[str], max_bytes: int) -> Iterator[tuple[str, bytes]]:
         if addons is None:
@@ -138,7 +134,7 @@ def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path)
                     raise RingfenceError(f"{ADDONS}: modules/{name} has {size} bytes; at most {max_bytes} are accepted")
                 yield name, path.read_bytes()
 
-    return _Parts(boot, text, metadata, ADDONS, read)
+    return _Parts(boot, text, ADDONS, read)
 
 
 def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
@@ -160,7 +156,7 @@ def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
             if content is not None:
                 yield name, content
 
-    return _Parts(boot, None if config is None else _config_text(config), {}, addons, read)
+    return _Parts(boot, None if config is None else _config_text(config), addons, read)
 
 
 def _config_text(config: bytes) -> str:

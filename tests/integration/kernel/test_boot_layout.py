@@ -71,7 +71,7 @@ def _deploy(tmp_path: Path, **parts: Any) -> Kernel:
 
 def test_a_kernel_with_modules_is_deployed(tmp_path: Path) -> None:
     kernel = _deploy(tmp_path)
-    assert (kernel.release, kernel.version, kernel.flavor, kernel.modes) == (samples.RELEASE, samples.RELEASE, "", ("pv", "pvh"))
+    assert (kernel.release, kernel.modes) == (samples.RELEASE, ("pv", "pvh"))
     assert kernel.vmlinux.read_bytes() == samples.elf()
     everything = kernel.load_order([*REQUIRED, *OPTIONAL])
     assert {path.name for path in (kernel.directory / "modules").iterdir()} == set(everything)

@@ -57,7 +57,7 @@ def test_a_kernel_is_deployed_by_digest(store: Store, make_image: MakeImage) -> 
     ]
     kernel = deployed(store)["stable"]
     assert default(store) == kernel
-    assert (kernel.digest, kernel.release, kernel.version, kernel.flavor) == (digest, samples.RELEASE, "6.12.1", "zone")
+    assert (kernel.digest, kernel.release) == (digest, samples.RELEASE)
     assert kernel.directory == store.kernels / digest.removeprefix("sha256:")
     assert kernel.vmlinux.read_bytes() == samples.elf()
 

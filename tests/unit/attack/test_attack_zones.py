@@ -11,7 +11,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels imp
 
 
 def _kernel(name: str, digest: str, *modes: str, driver: bool = True) -> Kernel:
-    return Kernel(name, name, digest, f"6-{name}", "6", "zone", modes, {"xen_privcmd": ()} if driver else {}, Path(name), {})
+    return Kernel(name, name, digest, f"6-{name}", modes, {"xen_privcmd": ()} if driver else {}, Path(name), {})
 
 
 _DEFAULT = _kernel("stable", "a", "pv", "pvh")

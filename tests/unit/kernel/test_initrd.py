@@ -28,7 +28,7 @@ def _initrd(tmp_path: Path, modules: Mapping[str, str]) -> bytes:
     (tmp_path / "modules" / "a.ko").write_bytes(b"A")
     (tmp_path / "modules" / "b.ko").write_bytes(b"BB")
     (tmp_path / "busybox").write_bytes(b"\x7fELF")
-    kernel = Kernel("stable", "k:1", "sha256:a", "6.1", "6.1", "", ("pv",), {}, tmp_path, {})
+    kernel = Kernel("stable", "k:1", "sha256:a", "6.1", ("pv",), {}, tmp_path, {})
     return build_initrd(kernel, b"#!/bin/sh\n", tmp_path / "busybox", modules)
 
 

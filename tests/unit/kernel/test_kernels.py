@@ -24,7 +24,7 @@ def _stored(tmp_path: Path, default_name: str = "stable") -> Store:
     directory = store.kernels / A.removeprefix("sha256:")
     directory.mkdir(parents=True)
     modules = {"xen_blkfront": ["blk.ko"], "erofs": ["crc.ko", "erofs.ko"], "ext4": ["crc.ko", "ext4.ko"], "overlay": []}
-    kernel = {"digest": A, "release": "6.12.1", "version": "6.12", "flavor": "zone", "modes": ["pv"], "modules": modules, "files": {}}
+    kernel = {"digest": A, "release": "6.12.1", "modes": ["pv"], "modules": modules, "files": {}}
     (directory / "kernel.json").write_text(json.dumps(kernel))
     names = Names({"stable": Target(PINNED, A)}, default_name)
     (store.kernels / "names.json").write_text(json.dumps(names.document()))

@@ -94,8 +94,6 @@ def _store_files() -> dict[str, Any]:
         f"kernels/{kernel}/kernel.json": {
             "digest": _KERNEL,
             "release": "6.12",
-            "version": "6.12",
-            "flavor": "zone",
             "modes": ["pv", "pvh"],
             "modules": {},
             "files": {},
