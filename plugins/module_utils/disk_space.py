@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 import errno
-import shutil
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,15 +15,21 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 
+def free(directory: Path) -> int:
+    """The bytes that are free where ``directory`` is, or will be made."""
+    # Not by shutil, which a converge that changes nothing has no use for.
+    disk = os.statvfs(next(parent for parent in (directory, *directory.parents) if parent.exists()))
+    return disk.f_bavail * disk.f_frsize
+
+
 def require(what: str, needed: int, directory: Path) -> None:
     """Check that ``needed`` bytes are free where ``directory`` is, or will be made.
 
     :raises RingfenceError: naming ``what`` needs them.
     """
-    there = next(parent for parent in (directory, *directory.parents) if parent.exists())
-    free = shutil.disk_usage(there).free
-    if needed > free:
-        raise RingfenceError(f"{what} needs {needed} bytes below {directory}, and {free} bytes are free there; make room")
+    left = free(directory)
+    if needed > left:
+        raise RingfenceError(f"{what} needs {needed} bytes below {directory}, and {left} bytes are free there; make room")
 
 
 def is_full(error: OSError) -> bool:

@@ -104,7 +104,7 @@ def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: 
     missing = {layer["digest"]: layer["size"] for layer in resolved.manifest["layers"] if not blobs[layer["digest"]].exists()}
     disk_space.require(what, sum(missing.values()), workspace.parent)
     registry.fetch(resolved, layout, blobs=kept)
-    bound = shutil.disk_usage(workspace).free // 2
+    bound = disk_space.free(workspace) // 2
     unpacked: dict[str, Path] = {}
     for digest, blob in blobs.items():
         plain = layers.uncompressed(blob, workspace / blob.name, bound)

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import MIB
@@ -98,12 +99,10 @@ def check_space(store: Store, planned: Sequence[Change]) -> None:
     """
     growing = [change for change in planned if change.action in (CREATE, GROW)]
     needed = sum((change.after or 0) - (change.before or 0) for change in growing)
-    root = store.root if store.root.exists() else Path("/var/lib")
-    disk = os.statvfs(root)
-    free = disk.f_bavail * disk.f_frsize // MIB
+    free = disk_space.free(store.root) // MIB
     if needed > free:
         names = ", ".join(f"{change.name} {change.after} MiB" for change in growing)
-        raise InvalidDeclaration([f"volumes: {names}: they need {needed} MiB more, and {root} has {free} MiB free; declare less"])
+        raise InvalidDeclaration([f"volumes: {names}: they need {needed} MiB more, and {store.root} has {free} MiB free; declare less"])
 
 
 def apply(store: Store, change: Change) -> None:

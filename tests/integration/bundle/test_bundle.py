@@ -8,14 +8,13 @@ import os
 import re
 import shutil
 import subprocess
-from collections import namedtuple
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import debian
+from ansible_collections.ringfence.zones.plugins.module_utils import debian, disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect as bundle_collect
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collection_archive, debian_archive
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import install as bundle_install
@@ -283,15 +282,14 @@ def test_bundles_that_are_not_for_this_host(collect: Collect, registry_server: A
 
 def test_full_disks_are_told(collect: Collect, registry_server: Any, bundles: Path, store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     registry_server.push("web", b"page")
-    usage = namedtuple("usage", "total used free")
     with monkeypatch.context() as small:
-        small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+        small.setattr(disk_space, "free", lambda _directory: 1000)
         with pytest.raises(RingfenceError, match=r"/first needs \d+ bytes below \S+/first, and 1000 bytes are free there; make room"):
             collect("first", "web:1")
         assert not bundles.exists()
     collect("first", "web:1")
     with monkeypatch.context() as small:
-        small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+        small.setattr(disk_space, "free", lambda _directory: 1000)
         with pytest.raises(RingfenceError, match=r"/first needs \d+ bytes below \S+/store, and 1000 bytes are free there; make room"):
             install(store, bundles / "first")
 

@@ -374,8 +374,7 @@ def test_full_disk(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_too_little_room(free: int, message: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     bomb = gzip.compress(tar(zeros="0" * 10_000_000), mtime=0)
     resolved = registry.resolve(f"oci:{Layout(tmp_path / 'layout', stack=(bomb,)).directory}:amd64", "amd64")
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(0, 0, free))
+    monkeypatch.setattr(disk_space, "free", lambda _directory: free)
     with pytest.raises(RingfenceError, match=message):
         build.prepare(store, resolved)
     assert leftovers(store) == []

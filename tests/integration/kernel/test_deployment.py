@@ -6,7 +6,6 @@ import dataclasses
 import errno
 import shutil
 import subprocess
-from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import pytest
 import samples
 
+from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, DeploymentFailed, Policy, converge
@@ -327,8 +327,7 @@ def test_too_little_room(
     image = f"oci:{tmp_path}/packed:1"
     options = ["--quiet", "--dest-compress-format", "gzip", "--dest-compress"]
     subprocess.run(["skopeo", "copy", *options, make_image(image=bytes(1_000_000))[0], image], check=True)
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: usage(0, 0, free))
+    monkeypatch.setattr(disk_space, "free", lambda _directory: free)
     with pytest.raises(DeploymentFailed, match=message):
         converge(store, [Declared("stable", image)], check=False)
     assert _files(store) == ["lock"]

@@ -78,7 +78,7 @@ def test_a_volume_that_the_disk_has_no_room_for_is_refused(store: Store) -> None
     size = 2**40
     with pytest.raises(InvalidDeclaration) as caught:
         volumes.check_space(store, [Change("data", "grow", 16, size), Change("kept", "keep", size, size)])
-    assert caught.value.problems[0].startswith(f"volumes: data {size} MiB: they need {size - 16} MiB more, and /var/lib has ")
+    assert caught.value.problems[0].startswith(f"volumes: data {size} MiB: they need {size - 16} MiB more, and {store.root} has ")
 
 
 def test_a_disk_that_is_full_meanwhile_leaves_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
