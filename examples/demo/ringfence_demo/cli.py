@@ -7,7 +7,7 @@ import os
 import runpy
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -37,12 +37,11 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
+def cache_directory() -> Path:
     """Built images and the registry's data: ``$RINGFENCE_DEMO_CACHE``, or ``ringfence-demo`` in the user's cache folder."""
-    environment = os.environ if environment is None else environment
-    if chosen := environment.get("RINGFENCE_DEMO_CACHE"):
+    if chosen := os.environ.get("RINGFENCE_DEMO_CACHE"):
         return Path(chosen).absolute()
-    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", "/"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "/"), ".cache")
     return Path(base) / "ringfence-demo"
 
 

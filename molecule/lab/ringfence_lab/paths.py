@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 from pathlib import Path
 
 CHECKOUT = Path(__file__).resolve().parents[3]
@@ -14,16 +13,14 @@ OVMF_CODE = Path("/usr/share/OVMF/OVMF_CODE_4M.fd")
 OVMF_VARS = Path("/usr/share/OVMF/OVMF_VARS_4M.fd")
 
 
-def cache_directory(environment: Mapping[str, str] | None = None) -> Path:
+def cache_directory() -> Path:
     """Built images and the lab's ssh key: ``$RINGFENCE_LAB_CACHE``, or ``ringfence-lab`` in the user's cache folder."""
-    environment = os.environ if environment is None else environment
-    if chosen := environment.get("RINGFENCE_LAB_CACHE"):
+    if chosen := os.environ.get("RINGFENCE_LAB_CACHE"):
         return Path(chosen).absolute()
-    base = environment.get("XDG_CACHE_HOME") or os.path.join(environment.get("HOME", "/"), ".cache")
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.environ.get("HOME", "/"), ".cache")
     return Path(base) / "ringfence-lab"
 
 
-def run_directory(environment: Mapping[str, str] | None = None) -> Path:
+def run_directory() -> Path:
     """One directory per host: ``$RINGFENCE_LAB_RUN``, or ``build/lab`` of this checkout, so that checkouts do not collide."""
-    environment = os.environ if environment is None else environment
-    return Path(environment.get("RINGFENCE_LAB_RUN") or CHECKOUT / "build" / "lab").absolute()
+    return Path(os.environ.get("RINGFENCE_LAB_RUN") or CHECKOUT / "build" / "lab").absolute()

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
-def runs_with(pid: int, word: str, proc: Path = Path("/proc")) -> bool:
+def runs_with(pid: int, word: str) -> bool:
     """Whether process ``pid`` exists and ``word`` is one of its arguments."""
     try:
-        arguments = (proc / str(pid) / "cmdline").read_bytes().split(b"\0")
+        arguments = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
         return False
     return word.encode() in arguments

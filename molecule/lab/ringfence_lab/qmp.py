@@ -12,6 +12,7 @@ from typing import Any
 
 from ringfence_lab.errors import LabError
 
+_SOCKET = "qmp.sock"
 _TIMEOUT = 60.0
 
 
@@ -21,16 +22,16 @@ class Qmp:
     :raises LabError: when QEMU does not answer.
     """
 
-    def __init__(self, directory: Path, name: str = "qmp.sock") -> None:
+    def __init__(self, directory: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(_TIMEOUT)
         # A socket's path has at most 107 characters, a checkout's may have more.
         descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         try:
-            self._socket.connect(f"/proc/self/fd/{descriptor}/{name}")
+            self._socket.connect(f"/proc/self/fd/{descriptor}/{_SOCKET}")
         except OSError as error:
             self._socket.close()
-            raise LabError(f"QEMU does not answer on {directory / name}: {error.strerror}") from error
+            raise LabError(f"QEMU does not answer on {directory / _SOCKET}: {error.strerror}") from error
         finally:
             os.close(descriptor)
         self._reader = self._socket.makefile("rb")

@@ -111,7 +111,7 @@ def resolve(reference: str, architecture: str | None = None) -> Resolved:
     return _resolve_remote(parsed, wanted)
 
 
-def resolve_in_layout(reference: str, layout: Path, digest: str, architecture: str | None = None) -> Resolved:
+def resolve_in_layout(reference: str, layout: Path, digest: str) -> Resolved:
     """Find the image that ``reference`` names in an OCI layout which holds a copy of it, and not where the reference says.
 
     :param digest: of what the reference names, an image or an index; in the layout's index, the image is tagged by the hex part of its own.
@@ -119,7 +119,7 @@ def resolve_in_layout(reference: str, layout: Path, digest: str, architecture: s
     """
     parsed = parse_reference(reference)
     read = _layout_reader(parsed, Reference("oci", str(layout)))
-    resolved = _resolve_blobs(parsed, digest, read, architecture or host_architecture())
+    resolved = _resolve_blobs(parsed, digest, read, host_architecture())
     return dataclasses.replace(resolved, source=Reference("oci", str(layout), tag=resolved.digest.removeprefix("sha256:")))
 
 

@@ -67,7 +67,7 @@ class Attacks:
 
     attempts: Sequence[attack_result.Attempt]
     faults: Mapping[int, str]
-    promises: Collection[int] = frozenset(attack_result.TESTED)
+    promises: Collection[int]
 
     def of(self, number: int) -> list[attack_result.Attempt]:
         """The attempts to break one promise."""
