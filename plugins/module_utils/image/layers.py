@@ -109,8 +109,6 @@ class Inode:
 class _Room:
     """What an image may take of the memory, and has taken: ``entries``, and ``octets`` of what is kept of them."""
 
-    max_entries: int
-    max_octets: int
     entries: int = 0
     octets: int = 0
 
@@ -118,12 +116,12 @@ class _Room:
         """Count one entry, or one directory that the entry ``name`` needs."""
         self.entries += 1
         self.octets += octets
-        if self.entries > self.max_entries:
-            raise layer.error(name, f"the image has more entries and directories than the {self.max_entries} that are accepted")
-        if self.octets > self.max_octets:
+        if self.entries > MAX_ENTRIES:
+            raise layer.error(name, f"the image has more entries and directories than the {MAX_ENTRIES} that are accepted")
+        if self.octets > MAX_BYTES:
             raise layer.error(
                 name,
-                f"the image has more bytes of names, link targets and extended attributes than the {self.max_octets} that are accepted",
+                f"the image has more bytes of names, link targets and extended attributes than the {MAX_BYTES} that are accepted",
             )
 
 
@@ -160,14 +158,14 @@ def uncompressed(blob: Path, scratch: Path, max_bytes: int) -> Path:
 
 
 @contextlib.contextmanager
-def merged(layers: Sequence[Path], max_entries: int = MAX_ENTRIES, max_bytes: int = MAX_BYTES, *, consume: bool = False) -> Iterator[Inode]:
+def merged(layers: Sequence[Path], *, consume: bool = False) -> Iterator[Inode]:
     """The root directory of plain tar files laid over each other, the lowest first; file contents can be read inside the context.
 
     :param consume: the files are of no use afterwards, so :func:`write_tar` gives their disk space back while it goes through them.
-    :raises LayerError: naming layer and entry, for what is damaged, hostile, or beyond ``max_entries`` and ``max_bytes``.
+    :raises LayerError: naming layer and entry, for what is damaged, hostile, or beyond ``MAX_ENTRIES`` and ``MAX_BYTES``.
     """
     root = directory()
-    room = _Room(max_entries, max_bytes)
+    room = _Room()
     with contextlib.ExitStack() as stack:
         for number, path in enumerate(layers, 1):
             # A file that is two of the layers may be read twice, and one with a second name is not ours alone.

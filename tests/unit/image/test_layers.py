@@ -58,13 +58,20 @@ def tar(entries: list[Entry], kind: int = tarfile.PAX_FORMAT) -> bytes:
     return buffer.getvalue()
 
 
-def merge(tmp_path: Path, stack: list[bytes], max_entries: int = layers.MAX_ENTRIES, max_bytes: int = layers.MAX_BYTES) -> bytes:
+def merge(tmp_path: Path, stack: list[bytes], **limits: int) -> bytes:
+    """What a stack of layers is merged to.
+
+    :param limits: the library's constants, if others than its own.
+    """
     paths = []
     for number, content in enumerate(stack):
         paths.append(tmp_path / f"layer{number}")
         paths[-1].write_bytes(content)
-    with layers.merged(paths, max_entries, max_bytes) as root, open(tmp_path / "merged", "wb") as out:
-        layers.write_tar(root, out.fileno())
+    with pytest.MonkeyPatch.context() as patched, open(tmp_path / "merged", "wb") as out:
+        for name, limit in limits.items():
+            patched.setattr(layers, name, limit)
+        with layers.merged(paths) as root:
+            layers.write_tar(root, out.fileno())
     return (tmp_path / "merged").read_bytes()
 
 
@@ -221,16 +228,16 @@ def test_refused(case: str, tmp_path: Path) -> None:
 
 def test_too_many_entries(tmp_path: Path) -> None:
     stack = [tar([f("a"), f("b")]), tar([f("c")])]
-    assert shown(merge(tmp_path, stack, max_entries=3)) == {"a": "", "b": "", "c": ""}
+    assert shown(merge(tmp_path, stack, MAX_ENTRIES=3)) == {"a": "", "b": "", "c": ""}
     with pytest.raises(layers.LayerError, match="layer 2 of 2, entry 'c': the image has more entries and directories than the 2"):
-        merge(tmp_path, stack, max_entries=2)
+        merge(tmp_path, stack, MAX_ENTRIES=2)
 
 
 def test_directories_that_no_entry_describes_count(tmp_path: Path) -> None:
     stack = [tar([f("a/b/c"), f("a/b/d")])]
-    assert set(shown(merge(tmp_path, stack, max_entries=4))) == {"a", "a/b", "a/b/c", "a/b/d"}
+    assert set(shown(merge(tmp_path, stack, MAX_ENTRIES=4))) == {"a", "a/b", "a/b/c", "a/b/d"}
     with pytest.raises(layers.LayerError, match="entry 'a/b/c': the image has more entries and directories than the 3"):
-        merge(tmp_path, stack, max_entries=3)
+        merge(tmp_path, stack, MAX_ENTRIES=3)
 
 
 XATTR = "SCHILY.xattr.user.x"
@@ -256,23 +263,24 @@ LARGE: dict[str, list[bytes]] = {
 
 @pytest.mark.parametrize("case", LARGE)
 def test_what_is_kept_of_entries_is_bounded(case: str, tmp_path: Path) -> None:
-    merge(tmp_path, LARGE[case], max_bytes=3000)
+    merge(tmp_path, LARGE[case], MAX_BYTES=3000)
     with pytest.raises(layers.LayerError, match="more bytes of names, link targets and extended attributes than the 1000"):
-        merge(tmp_path, LARGE[case], max_bytes=1000)
+        merge(tmp_path, LARGE[case], MAX_BYTES=1000)
 
 
 def test_global_records_that_nothing_looks_at_are_not_kept(tmp_path: Path) -> None:
     record = b"30 comment=".ljust(29, b"c") + b"\n"
     layer = header(size=b"00000000036\0", kind=b"g") + record.ljust(512, b"\0") + tar([f("a", "1")])
-    assert shown(merge(tmp_path, [layer], max_bytes=1)) == {"a": "1"}
+    assert shown(merge(tmp_path, [layer], MAX_BYTES=1)) == {"a": "1"}
 
 
 def test_names_that_are_kept_for_hard_links_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     stack = [tar([f("n" * 90), h("o" * 90, "n" * 90)])]
     merge(tmp_path, stack)
-    monkeypatch.setattr(layers, "MAX_BYTES", 80)
-    with pytest.raises(layers.LayerError, match="hard links to files whose names have more than 80 bytes"):
-        merge(tmp_path, stack, max_bytes=1000)
+    with layers.merged([tmp_path / "layer0"]) as root, open(tmp_path / "bounded", "wb") as out:
+        monkeypatch.setattr(layers, "MAX_BYTES", 80)
+        with pytest.raises(layers.LayerError, match="hard links to files whose names have more than 80 bytes"):
+            layers.write_tar(root, out.fileno())
 
 
 def test_a_path_through_links_is_bounded(tmp_path: Path) -> None:
