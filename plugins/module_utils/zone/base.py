@@ -13,7 +13,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import tarfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +21,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, layers
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import runtime, seccomp
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, runtime, seccomp
 
 _PROGRAMS = {
     "busybox": "busybox-static",
@@ -58,7 +57,7 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     """
     found = runtime.find_current(store)
     before = found.digest if found else None
-    programs = {name: _find(name) for name in _PROGRAMS}
+    programs = {name: channel.find_program(name) for name in _PROGRAMS}
     missing = [f"{name} (package {_PROGRAMS[name]})" for name, path in programs.items() if path is None]
     missing += [] if Path(seccomp.PROFILE).exists() else [f"{seccomp.PROFILE} (package golang-github-containers-common)"]
     if missing and check:
@@ -80,13 +79,6 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
         )
         write_atomically(runtime.directory(store) / runtime.CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest
-
-
-def _find(name: str) -> Path | None:
-    # Debian keeps the programs of a Xen release in a directory of its own; what is in PATH is a shell script that finds them.
-    of_xen = sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)
-    found = of_xen[0] if of_xen else shutil.which(name)
-    return Path(found).resolve() if found else None
 
 
 def libraries(program: Path) -> list[str]:

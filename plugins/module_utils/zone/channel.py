@@ -46,16 +46,24 @@ class Answer:
     truncated: bool
 
 
+def find_program(name: str) -> Path | None:
+    """A program of the host."""
+    # Debian keeps the programs of a Xen release in a directory of its own; what is in PATH is a shell script that finds them.
+    of_xen = sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)
+    on_path = shutil.which(name)
+    return of_xen[0] if of_xen else Path(on_path) if on_path else None
+
+
 def proxy(domain_id: int) -> list[str]:
     """The command that carries one connection to a zone's ssh server over its standard input and output.
 
     :raises RingfenceError: when Xen's program for it is not installed.
     """
     name = "vchan-socket-proxy"
-    found = shutil.which(name) or next((str(path) for path in sorted(Path("/usr/lib").glob(f"xen-*/bin/{name}"), reverse=True)), None)
+    found = find_program(name)
     if not found:
         raise RingfenceError(f"{name} is not installed on this host (package xen-utils); apply the role ringfence.zones.host")
-    return [found, "--mode=client", str(domain_id), f"/local/domain/{domain_id}/data/vchan", "-"]
+    return [str(found), "--mode=client", str(domain_id), f"/local/domain/{domain_id}/data/vchan", "-"]
 
 
 def execute(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bytes = b"", timeout: float = 60, limit: int = 1 << 20) -> Answer:

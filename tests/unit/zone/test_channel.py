@@ -167,8 +167,8 @@ def test_a_missing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         _execute("true")
 
 
-def test_the_proxy_of_the_newest_xen_is_taken_where_it_is_not_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nonexistent")
+@pytest.mark.usefixtures("programs")
+def test_the_proxy_of_the_newest_xen_is_taken_before_what_is_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for release in ("4.17", "4.20"):
         path = tmp_path / f"xen-{release}" / "bin"
         path.mkdir(parents=True)
