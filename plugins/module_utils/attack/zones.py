@@ -128,7 +128,7 @@ class Zones:
         with self.store.lock():
             for digest in images.present(self.store):
                 if images.load(self.store, digest).reference.startswith(f"oci:{self.directory}"):
-                    garbage.delete(self.store, garbage.Unused("image", self.store.images / digest.removeprefix("sha256:")))
+                    garbage.delete(self.store, images.directory(self.store, digest))
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def start(self) -> None:

@@ -77,7 +77,7 @@ class Apply:
                     "declare the one to run by its digest"
                 )
             if damaged.exists():
-                garbage.delete(self.store, garbage.Unused("image", damaged))
+                garbage.delete(self.store, damaged)
             build.prepare(self.store, resolved)
         self._whole.add(digest)
 

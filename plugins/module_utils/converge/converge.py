@@ -414,7 +414,7 @@ class _Converge:
         unused = garbage.unused(self.store, definitions, self.policy.keep_unused)
         for entry in () if check else unused:
             try:
-                garbage.delete(self.store, entry)
+                garbage.delete(self.store, entry.directory)
             except (RingfenceError, OSError) as error:
                 report.failures.append(f"{entry}: cannot be deleted: {error}")
         return [str(entry) for entry in unused]

@@ -58,12 +58,12 @@ def mark_used(*directories: Path) -> None:
         os.utime(directory)
 
 
-def delete(store: Store, what: Unused) -> None:
-    """Delete one, and the loop device that zones shared. It leaves the store at once as a whole, whenever a run is killed."""
-    for device in _loop_devices(what.directory):
+def delete(store: Store, directory: Path) -> None:
+    """Delete a directory, and the loop device that zones shared. It leaves the store at once as a whole, whenever a run is killed."""
+    for device in _loop_devices(directory):
         run(["losetup", "--detach", device])
     with store.workspace() as workspace:
-        os.rename(what.directory, workspace / what.directory.name)
+        os.rename(directory, workspace / directory.name)
 
 
 def delete_layers(store: Store, wanted: Collection[str]) -> None:
