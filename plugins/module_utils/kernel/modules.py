@@ -58,7 +58,7 @@ class ModuleIndex:
 
     def load_order(self, name: str) -> list[str]:
         """The paths to load for module ``name``, itself last; empty if there is no such module."""
-        paths = {_module(path): path for path in self.dependencies}
+        paths = {module_name(path): path for path in self.dependencies}
         order: list[str] = []
         visited: set[str] = set()
         pending = [(paths[name], False)] if name in paths else []
@@ -69,7 +69,7 @@ class ModuleIndex:
             elif path not in visited:
                 visited.add(path)
                 pending.append((path, True))
-                aliases = self.soft.get(_module(path), [])
+                aliases = self.soft.get(module_name(path), [])
                 soft = [paths[module] for alias in aliases for module in self.aliases.get(alias, [_name(alias)]) if module in paths]
                 pending += [(needed, False) for needed in reversed([*soft, *self.dependencies.get(path, [])])]
         return order
@@ -118,6 +118,6 @@ def _name(text: str) -> str:
     return text.replace("-", "_")
 
 
-def _module(path: str) -> str:
+def module_name(path: str) -> str:
     """The module in a file such as ``kernel/drivers/block/xen-blkfront.ko.xz``."""
     return _name(path.rsplit("/", 1)[-1].partition(".ko")[0])

@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 from ansible_collections.ringfence.zones.plugins.module_utils import compression
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import module_name
 from ansible_collections.ringfence.zones.plugins.module_utils.verify.facts import Process
 
 _BACKENDS = ("xen_netback", "xen_blkback", "xen_evtchn", "xen_gntdev", "xen_gntalloc")
@@ -136,12 +137,8 @@ def module_texts(release: str, root: Path) -> dict[str, int | None]:
     names = [line.split()[0] for line in (root / "proc/modules").read_text(encoding="ascii").splitlines()]
     directory = root / "lib/modules" / release
     listed = (directory / "modules.dep").read_text(encoding="ascii").splitlines()
-    files = {_module_name(path): directory / path for path in (line.partition(":")[0] for line in listed)}
+    files = {module_name(path): directory / path for path in (line.partition(":")[0] for line in listed)}
     return {name: _module_text(files.get(name)) for name in names}
-
-
-def _module_name(path: str) -> str:
-    return path.rpartition("/")[2].partition(".ko")[0].replace("-", "_")
 
 
 def _module_text(file: Path | None) -> int | None:
