@@ -118,7 +118,7 @@ def main() -> None:
     )
     store = Store(Path(module.params["store"]))
     try:
-        module.exit_json(xen=_xen(), kernel=platform.release(), runtime=_runtime(store), kernels=_kernels(store))
+        module.exit_json(xen=_xen(), kernel=platform.release(), runtime=runtime.current_digest(store), kernels=_kernels(store))
     except FAILURES as error:
         module.fail_json(msg=told(error))
 
@@ -136,11 +136,6 @@ def _xen() -> dict[str, Any] | None:
         "total_memory": int(info["total_memory"]),
         "free_memory": hypervisor.free_memory(),
     }
-
-
-def _runtime(store: Store) -> str | None:
-    found = runtime.find_current(store)
-    return found.digest if found else None
 
 
 def _kernels(store: Store) -> list[dict[str, Any]]:

@@ -212,7 +212,7 @@ class _Reader:
             "kernel_parameters": _text("/proc/cmdline").strip(),
             "microcode": _first(r"^microcode\s*:\s*(\S+)", _text("/proc/cpuinfo")),
             "cpu": _first(r"^model name\s*:\s*(.+)$", _text("/proc/cpuinfo")),
-            "runtime": self._part("runtime", self._runtime),
+            "runtime": self._part("runtime", lambda: runtime.current_digest(self.store)),
             "kernels": self._part("kernels", self._kernels),
             "images": [
                 {"digest": digest, "reference": reference}
@@ -227,10 +227,6 @@ class _Reader:
         except _FAULTS as error:
             self.facts.unread[f"versions.{name}"] = f"{name}: cannot be read: {error or type(error).__name__}"
             return None
-
-    def _runtime(self) -> str | None:
-        current = runtime.find_current(self.store)
-        return current.digest if current else None
 
     def _kernels(self) -> list[dict[str, str]]:
         deployed = sorted(kernels.deployed(self.store).items())

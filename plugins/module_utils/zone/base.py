@@ -55,8 +55,7 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     :returns: the digests before and after; equal if nothing changes. In check mode on a host that lacks a program, ``None`` after.
     :raises RingfenceError: naming a missing program or file and its package.
     """
-    found = runtime.find_current(store)
-    before = found.digest if found else None
+    before = runtime.current_digest(store)
     programs = {name: channel.find_program(name) for name in _PROGRAMS}
     missing = [f"{name} (package {_PROGRAMS[name]})" for name, path in programs.items() if path is None]
     missing += [] if Path(seccomp.PROFILE).exists() else [f"{seccomp.PROFILE} (package golang-github-containers-common)"]

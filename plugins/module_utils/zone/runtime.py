@@ -65,6 +65,12 @@ def find_current(store: Store) -> Runtime | None:
         return None
 
 
+def current_digest(store: Store) -> str | None:
+    """The digest of the runtime that new zones get, ``None`` if the host has none yet."""
+    found = find_current(store)
+    return found.digest if found else None
+
+
 def current(store: Store) -> Runtime:
     """The runtime that new zones get.
 

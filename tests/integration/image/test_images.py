@@ -23,7 +23,6 @@ import subprocess
 import tarfile
 import threading
 import time
-from collections import namedtuple
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
