@@ -192,7 +192,7 @@ def main() -> None:
 
         refused = "the module runs in check mode" if module.check_mode else None if facts.in_xen else "this host is not booted into Xen"
         try:
-            attempts, faults = ([], {verify.EVERY: refused}) if refused else attack.attack(store, promises)
+            attempts, faults = ([], {result.EVERY: refused}) if refused else attack.attack(store, promises)
         except KeyboardInterrupt as error:
             why = error or "interrupted"
             module.fail_json(msg=f"the attack was ended ({why}), and there is no report; what is left of it, the next attack removes")

@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+EVERY = 0
+"""Stands for every promise among the reasons why one could not be attacked."""
+
 TESTED = {
     1: "The boot number and the command line of the kernel are compared with those of the host and of the other zone, from inside.",
     2: "The kernel of a zone is made to panic. Meanwhile the other zone and the host have to answer, and the zone has to start again.",

@@ -20,7 +20,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.attack import answers, escapes, floods, images, remains
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs import arp, devices
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs.network import HONEST
-from ansible_collections.ringfence.zones.plugins.module_utils.attack.result import Attempt, compared
+from ansible_collections.ringfence.zones.plugins.module_utils.attack.result import EVERY, Attempt, compared
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import (
     CLOSED,
     NAMES,
@@ -71,12 +71,12 @@ def attack(store: Store, promises: Collection[int]) -> tuple[list[Attempt], dict
             campaign = _Campaign(store, promises)
             campaign.zones.clear()
         except _FAULTS as error:
-            return [], {0: str(error)}
+            return [], {EVERY: str(error)}
         signal.alarm(_LONGEST)
         try:
             campaign.run()
         except _FAULTS as error:
-            campaign.faults[0] = str(error)
+            campaign.faults[EVERY] = str(error)
         except _TimeIsOver:
             campaign.faults.update(dict.fromkeys(campaign.unfinished, f"it was ended after {_LONGEST} s"))
         finally:

@@ -32,8 +32,6 @@ NOT_TESTED = "not_tested"
 _MOST_EVIDENCE = 20
 _MOST_CHARACTERS = 240
 _ATTACK = "needs depth attack: observing cannot show it"
-EVERY = 0
-"""Stands for every promise among the reasons why one could not be attacked."""
 
 _IDENTITY_PARTS = ("chain spoofed", "set sources", "set sources6", "chain asking", "set senders")
 """The parts of the nftables tables that keep a zone from claiming the address of another."""
@@ -151,7 +149,7 @@ def _row(promise: Promise, facts: Facts, attacks: Attacks | None) -> dict[str, A
     result, why, evidence = _result(promise, facts)
     attacked = attacks is not None and promise.number in attacks.promises
     if attacks is not None and attacked and result != BROKEN:
-        fault = attacks.faults.get(promise.number) or attacks.faults.get(EVERY)
+        fault = attacks.faults.get(promise.number) or attacks.faults.get(attack_result.EVERY)
         seen = evidence
         result, why, evidence = attack_result.judged(attacks.of(promise.number))
         if result != BROKEN and fault:

@@ -312,7 +312,7 @@ def test_full_disks_are_told(collect: Collect, registry_server: Any, bundles: Pa
     assert not bundled.current(store).exists()
     # The copy is there; what is missing is room for apt's lists.
     with monkeypatch.context() as small:
-        small.setattr(shutil, "disk_usage", lambda path: usage(1000, 0, 1000))
+        small.setattr(disk_space, "free", lambda _directory: 1000)
         with pytest.raises(RingfenceError, match=rf"/first needs {debian_archive.LISTS} bytes below \S+/store, and 1000 bytes are free"):
             install(store, bundles / "first", check=True)
     report = install(store, bundles / "first")
