@@ -69,7 +69,7 @@ done
 def converge(
     store: Store, declared: Sequence[Declared], *, pull: str, prune: bool, test_boot: bool, timeout: float, check: bool
 ) -> deploy.Report:
-    """Deploy the declared kernels, as ``kernel_deploy.converge`` does.
+    """Deploy the declared kernels, as ``deploy.converge`` does.
 
     :param test_boot: boot each before it is accepted, if this host runs Xen and has a zone base.
     :param timeout: seconds within which it has to come up.

@@ -26,7 +26,7 @@ class Kernel:
 
     ``image`` is the reference it was declared with, ``digest`` (``sha256:…``) that of the image manifest, ``release`` what ``uname -r``
     says, ``modes`` the kinds of Xen guest it can be (``pv``, ``pvh``). ``modules`` has for each need of a zone
-    (``kernel_modules.REQUIRED``, and those of ``OPTIONAL`` that it has) the files below ``directory/modules`` to load, in order; none if
+    (``modules.REQUIRED``, and those of ``OPTIONAL`` that it has) the files below ``directory/modules`` to load, in order; none if
     it is built in.
     """
 

@@ -27,7 +27,7 @@ REQUIRED: Mapping[str, str] = {
 """What a zone may need of its kernel: the module, and the option that builds it in or as a module."""
 
 OPTIONAL: Mapping[str, str] = {"fuse": "FUSE_FS", "tun": "TUN", "xen_privcmd": "XEN_PRIVCMD"}
-"""What only a zone with a device of it needs (``devices.NODES``), and what hostile zones load to reach the hypervisor (``attacks``); a
+"""What only a zone with a device of it needs (``devices.NODES``), and what hostile zones load to reach the hypervisor (``attack``); a
 kernel may be without."""
 
 

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packages a Debian kernel as an OCI image in the field's layout (see ``kernel_layout``).
+"""Packages a Debian kernel as an OCI image in the field's layout (see :mod:`layout`).
 
 A destination holds one image for each architecture: what is there for another one stays, and an index over both takes the tag.
 """

@@ -152,7 +152,7 @@ class Facts:
     versions: dict[str, Any] = field(default_factory=dict)
     vulnerabilities: dict[str, str] = field(default_factory=dict)
     surface: dict[str, Any] | None = None
-    """What verify_surface measured."""
+    """What :mod:`surface` measured."""
     xen_named: frozenset[int] = frozenset()
     """The security advisories that the changelog of the installed Xen names as fixed."""
     xen_booted: bool | None = None

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ringfence.zones authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The only room that talks to libvirt: what runs on this host, and the few things that are done to it."""
+"""The only file that talks to libvirt: what runs on this host, and the few things that are done to it."""
 
 from __future__ import annotations
 
