@@ -219,6 +219,21 @@ def test_memory_and_weight_change_while_a_zone_runs(live: Live) -> None:
         assert abs(whole - (128 - memory) * 1024 - int(live.in_zone("api", total))) <= 4 * 1024
 
 
+def test_a_zone_gives_a_cpu_back_and_uses_it_again(live: Live) -> None:
+    """Xen's own tool gives it: libvirt gives no more than the machine has, and that may be one."""
+    job = {"name": "job", "image": live.variables["images"]["nginx"], "virtualization": "pv", "command": ["sleep", "1h"], "cpus": 2}
+    online = "cat /sys/devices/system/cpu/online"
+    assert not live.module("zones", {"zones": [job]})["failed"]
+    assert live.in_zone("job", online) == "0-1\n"
+    done = live.module("zones", {"zones": [{**job, "cpus": 1}]})
+    assert (done["failed"], done["zones"][0]["action"], done["zones"][0]["reasons"]) == (False, "live", ["cpus 2 → 1"]), done
+    assert live.in_zone("job", online) == "0\n"
+    live.run("xl vcpu-set --ignore-host job 2")
+    assert live.in_zone("job", f"until [ $({online}) = 0-1 ]; do sleep 0.2; done; {online}") == "0-1\n"
+    removed = live.module("zones", {"zones": [{"name": "job", "state": "absent"}]})
+    assert not removed["failed"], removed
+
+
 def test_a_change_with_which_a_zone_does_not_come_up_is_taken_back(live: Live) -> None:
     web, api = live.declared["web"], live.declared["api"]
     sick = {**web, "healthcheck": {"test": ["CMD", "false"], "interval": "1s", "retries": 1}}
