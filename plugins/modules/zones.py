@@ -42,7 +42,7 @@ options:
       - "C(ports): a list of C(HOST:ZONE), C(HOST:ZONE/udp) or C(ADDRESS:HOST:ZONE), which publishes the port at one address of the host
         alone; an IPv6 address is in brackets. A change is applied while the zone runs."
       - "C(restart): V(no) (default), V(on-failure), C(on-failure:COUNT), V(always) or V(unless-stopped). With the last two the zone
-        starts with the host. A change restarts the zone."
+        starts with the host, with V(unless-stopped) not after C(zonectl stop). A change restarts the zone."
       - "C(user): C(USER), C(UID), C(USER:GROUP) or C(UID:GID); names are those of the image. A change restarts the zone."
       - "C(working_dir): an absolute path. A change restarts the zone."
       - "C(hostname): the container's host name. Default: the zone's name. A change restarts the zone."

@@ -185,6 +185,9 @@ class Hypervisor:
         before = self.domains.get(name)
         self.domains[name] = Domain(xml, autostart, before.number if before else None, before.running if before else None)
 
+    def set_autostart(self, name: str, autostart: bool) -> None:
+        self.domains[name].autostart = autostart
+
     def start(self, name: str) -> None:
         self.calls.append(f"start {name}")
         if name in self.unstartable:

@@ -416,7 +416,8 @@ def _management(facts: Facts) -> Judgement:
         for event, wanted in (("on_crash", restart), ("on_reboot", restart), ("on_poweroff", "destroy")):
             if zone.text(event) != wanted:
                 judgement.broken.append(f"zone {zone.name}: {event} is {zone.text(event) or 'not set'}, declared is {wanted}")
-        if zone.autostart != starts_with_host(definition.zone):
+        stopped = definition.zone.restart == "unless-stopped" and zone.number is None
+        if zone.autostart != starts_with_host(definition.zone) and not stopped:
             judgement.broken.append(f"zone {zone.name}: {'starts' if zone.autostart else 'does not start'} with the host, not as declared")
         judgement.seen.append(f"zone {zone.name}: on a crash {restart}, {'starts' if zone.autostart else 'does not start'} with the host")
     return judgement

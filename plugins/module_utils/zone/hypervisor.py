@@ -235,6 +235,13 @@ class Hypervisor:
     def define(self, xml: str, *, autostart: bool) -> None:
         """Define a domain, or replace the definition of the one with the same name and UUID."""
         domain = self._try("define the zone", lambda: self._connection.defineXML(xml))
+        self._set_autostart(domain, autostart)
+
+    def set_autostart(self, name: str, autostart: bool) -> None:
+        """Let a defined domain start with the host, or not."""
+        self._set_autostart(self._domain(name), autostart)
+
+    def _set_autostart(self, domain: Any, autostart: bool) -> None:
         self._try("set the zone's autostart", lambda: domain.setAutostart(int(autostart)))
 
     def start(self, name: str) -> None:

@@ -23,6 +23,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAIL
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, files, state
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import starts_with_host
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, console_log
 
 _STEP = 1 << 16
@@ -222,13 +223,17 @@ def _start(options: argparse.Namespace) -> int:
     if definition is None:
         raise RingfenceError(f"zone {options.zone}: its metadata cannot be read; the next converge makes it anew")
     files.forget_record(options.store, definition)
+    hypervisor.set_autostart(options.zone, starts_with_host(definition.zone))
     hypervisor.start(options.zone)
     return 0
 
 
 def _stop(options: argparse.Namespace) -> int:
-    zone = _zone(options)
-    Hypervisor().stop(options.zone, zone.get("stop_grace_period", Zone.stop_grace_period) + files.POWER_OFF)
+    zone, hypervisor = _zone(options), Hypervisor()
+    if zone.get("restart") == "unless-stopped":
+        # Before: what is stopped by hand stays so over a boot of the host, also one that comes in between.
+        hypervisor.set_autostart(options.zone, False)
+    hypervisor.stop(options.zone, zone.get("stop_grace_period", Zone.stop_grace_period) + files.POWER_OFF)
     return 0
 
 

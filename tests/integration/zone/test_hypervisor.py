@@ -149,6 +149,8 @@ def test_a_zone_starts_with_the_host_if_it_shall(host: Hypervisor, autostart: bo
     host.define(_xml(), autostart=not autostart)
     host.define(_xml(uuid=host.uuid("web")), autostart=autostart)
     assert _lookup(host).autostart() == int(autostart)
+    host.set_autostart("web", not autostart)
+    assert _lookup(host).autostart() == int(not autostart)
 
 
 def test_metadata_that_cannot_be_read_is_still_that_of_a_zone(host: Hypervisor) -> None:

@@ -333,6 +333,14 @@ def test_zones_that_do_not_run_are_judged_by_what_is_defined() -> None:
     assert found[1]["why"] == "no zone runs on this host"
 
 
+@pytest.mark.parametrize(("number", "result"), [(None, "held"), (3, "broken")])
+def test_only_a_zone_that_was_stopped_by_hand_need_not_start_with_the_host(number: int | None, result: str) -> None:
+    facts = healthy()
+    facts.domains = [dataclasses.replace(one, number=number, autostart=False) for one in facts.domains[:1]]
+    facts.domains = [dataclasses.replace(one, definition=definition(one.name, 1, restart="unless-stopped")) for one in facts.domains]
+    assert results(facts)[20] == result
+
+
 def test_a_zone_whose_metadata_cannot_be_read_leaves_open_what_needs_it() -> None:
     facts = healthy()
     _zone(facts, "web", definition=None)

@@ -62,6 +62,15 @@ def test_zones_are_stopped_and_started(host: Host, capsys: pytest.CaptureFixture
     assert "zone web: it runs" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("restart", "stopped", "started"), [("unless-stopped", False, True), ("always", True, True), ("no", False, False)])
+def test_a_zone_stopped_by_hand_stays_so_over_boots_if_declared(host: Host, restart: str, stopped: bool, started: bool) -> None:
+    host.converge({"name": "web", "image": reference("1"), "restart": restart})
+    assert zonectl.main(["stop", "web"]) == 0
+    assert host.hypervisor.domains["web"].autostart is stopped
+    assert zonectl.main(["start", "web"]) == 0
+    assert host.hypervisor.domains["web"].autostart is started
+
+
 @pytest.mark.parametrize(
     ("arguments", "argv", "stdin", "tty"),
     [
