@@ -37,7 +37,7 @@ them in: 64 KiB is where larger squashfs blocks stop to gain. UUID and times are
 
 
 def prepare(store: Store, resolved: registry.Resolved) -> images.Image:
-    """Fetch a resolved image and make its file system, unless the store has it. Of what fails nothing is left but whole layers.
+    """Fetch a resolved image and make its file system, unless the store has it. Nothing is left of what fails, but for a pull that was cut.
 
     Layers from a registry are kept: another image that has them, and a pull that goes on where it was cut, fetches only what is missing.
     Those of a layout or an archive are on this machine already.
@@ -45,9 +45,20 @@ def prepare(store: Store, resolved: registry.Resolved) -> images.Image:
     :raises RingfenceError: with the cause: :class:`references.ImageError`, :class:`layers.LayerError`, a full disk, a failing program.
     """
 
+    kept = store.layers if resolved.is_remote else None
+
     def build(entry: Path) -> None:
-        with disk_space.full_told(f"image {resolved.reference}", store.root), store.workspace() as workspace:
-            _build(resolved, entry, workspace, store.layers if resolved.is_remote else None)
+        new = [blob for blob in _blobs(resolved, kept).values() if not blob.exists()] if kept else []
+        try:
+            with disk_space.full_told(f"image {resolved.reference}", store.root), store.workspace() as workspace:
+                _build(resolved, entry, workspace, kept)
+        except registry.RegistryUnreachable:
+            raise  # The next run goes on with the layers that are there.
+        except Exception:
+            # A disk that was too small for the image must not stay full of its layers.
+            for blob in new:
+                blob.unlink(missing_ok=True)
+            raise
 
     store.publish(images.directory(store, resolved.digest), build)
     return images.load(store, resolved.digest)
@@ -88,6 +99,11 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
     return kind
 
 
+def _blobs(resolved: registry.Resolved, directory: Path) -> dict[str, Path]:
+    """The layers of an image below a directory of blobs, by digest."""
+    return {layer["digest"]: directory / layer["digest"].replace(":", "/") for layer in resolved.manifest["layers"]}
+
+
 def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: Path | None = None) -> list[Path]:
     """Fetch a resolved image into the empty directory ``workspace``; its layers there, as plain tar files, the lowest first.
 
@@ -97,7 +113,9 @@ def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: 
     :param kept: the directory, on the same file system, of layers that are not fetched again, and stay; it gets those that are fetched.
     """
     layout = workspace / "layout"
-    blobs = {layer["digest"]: (kept or layout / "blobs") / layer["digest"].replace(":", "/") for layer in resolved.manifest["layers"]}
+    if kept:
+        kept.mkdir(mode=0o700, parents=True, exist_ok=True)
+    blobs = _blobs(resolved, kept or layout / "blobs")
     for digest, blob in blobs.items():
         if blob.exists() and file_digest(blob) != digest:  # skopeo takes what is there for whole.
             blob.unlink()

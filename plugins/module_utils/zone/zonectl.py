@@ -229,16 +229,20 @@ def _start(options: argparse.Namespace) -> int:
 
 
 def _stop(options: argparse.Namespace) -> int:
-    zone, hypervisor = _zone(options), Hypervisor()
-    if zone.get("restart") == "unless-stopped":
-        # Before: what is stopped by hand stays so over a boot of the host, also one that comes in between.
-        hypervisor.set_autostart(options.zone, False)
-    hypervisor.stop(options.zone, zone.get("stop_grace_period", Zone.stop_grace_period) + files.POWER_OFF)
+    if _end(options).get("restart") == "unless-stopped":
+        Hypervisor().set_autostart(options.zone, False)
     return 0
 
 
+def _end(options: argparse.Namespace) -> dict[str, Any]:
+    """Stop a zone, which stays declared to start with the host: a restart that is killed between its halves is no stop."""
+    zone = _zone(options)
+    Hypervisor().stop(options.zone, zone.get("stop_grace_period", Zone.stop_grace_period) + files.POWER_OFF)
+    return zone
+
+
 def _restart(options: argparse.Namespace) -> int:
-    _stop(options)
+    _end(options)
     return _start(options)
 
 

@@ -478,6 +478,23 @@ def test_a_pull_that_was_cut_goes_on_where_it_was(
     assert first not in proxy.fetched
 
 
+def test_a_disk_that_is_too_small_does_not_stay_full_of_layers(
+    port: int, proxy: Proxy, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_arguments: Any) -> Path:
+        assert len(kept(store) & {*one, *two}) == 2
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    one = pushed(tmp_path, port, "one", gzip.compress(tar(a=FIRST)))
+    two = pushed(tmp_path, port, "two", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/one:1", "amd64"))
+    monkeypatch.setattr(layers, "uncompressed", full)
+    with pytest.raises(RingfenceError, match="is full; make room and run again"):
+        build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/two:1", "amd64"))
+    assert kept(store) & {*one, *two} == {*one}
+    assert store.layers.stat().st_mode & 0o777 == 0o700
+
+
 def test_a_transfer_that_breaks_is_begun_again(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
     first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
     proxy.cuts[second] = 1

@@ -71,6 +71,13 @@ def test_a_zone_stopped_by_hand_stays_so_over_boots_if_declared(host: Host, rest
     assert host.hypervisor.domains["web"].autostart is started
 
 
+def test_a_restart_that_is_killed_in_between_is_no_stop(host: Host) -> None:
+    host.converge({"name": "web", "image": reference("1"), "restart": "unless-stopped"})
+    host.hypervisor.unstartable.add("web")
+    assert zonectl.main(["restart", "web"]) == 1
+    assert host.hypervisor.domains["web"].autostart
+
+
 @pytest.mark.parametrize(
     ("arguments", "argv", "stdin", "tty"),
     [
