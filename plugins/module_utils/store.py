@@ -42,7 +42,9 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Hold the store for one writer, and clear what an earlier, killed writer left in ``tmp/``.
+        """Hold the store for one writer, and clear what an earlier, killed writer has not finished.
+
+        What it left of a zone's files is known by the zone's definition.
 
         :raises RingfenceError: when another run holds it.
         """
@@ -55,6 +57,9 @@ class Store:
                     f"another converge of this host is running (it holds {self.root / 'lock'}); run again when it has ended"
                 ) from error
             remove_tree(self.tmp)
+            for directory in (self.root, self.kernels, self.root / "runtime"):
+                for path in directory.glob(f"{UNFINISHED}*"):
+                    path.unlink()
             yield
 
     @contextlib.contextmanager

@@ -45,6 +45,15 @@ def test_an_entry_that_exists_is_not_built_again(tmp_path: Path) -> None:
     assert store.publish(store.images / "1", _fail) == store.images / "1"
 
 
+@pytest.mark.parametrize("directory", [".", "kernels", "runtime"])
+def test_what_a_killed_writer_has_not_finished_goes(tmp_path: Path, directory: str) -> None:
+    (tmp_path / directory).mkdir(exist_ok=True)
+    (tmp_path / directory / ".new-network.loading").touch()
+    (tmp_path / directory / "network.loading").touch()
+    with Store(tmp_path).lock():
+        assert [path.name for path in (tmp_path / directory).iterdir() if path.is_file() and path.name != "lock"] == ["network.loading"]
+
+
 def test_one_writer_holds_the_store(tmp_path: Path) -> None:
     store = Store(tmp_path / "a" / "store")
     with store.lock():
