@@ -292,11 +292,10 @@ class Host:
 
     def prepare(self, store: Store, resolved: registry.Resolved) -> images.Image:
         """Stands for ``image_build.prepare``."""
-        layers = [layer["digest"] for layer in resolved.manifest["layers"]]
-        add_layers(store, *layers)
+        add_layers(store, *resolved.layers)
         if "damage" in resolved.config:
             raise RingfenceError(f"image {resolved.reference}: {resolved.config['damage']}")
-        add_image(store, resolved.digest, resolved.config, layers)
+        add_image(store, resolved.digest, resolved.config, resolved.layers)
         return images.load(store, resolved.digest)
 
     def run(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 600) -> bytes:

@@ -27,7 +27,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle.debian_arch
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import DIRECTORIES, File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.store import sync, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import sync, sync_tree, write_atomically
 
 ARCHITECTURE = "amd64"
 """Of hosts; the name is the same for Debian and OCI."""
@@ -239,14 +239,11 @@ def _fetch(directory: Path, content: Content, files: Mapping[str, File], missing
         fault = bundle_manifest.fault(directory, files[path].stored(path), files[path])
         if fault:
             raise RingfenceError(f"bundle {directory}: {path} {fault} after it was fetched; run again")
-    _sync(directory, files)
-
-
-def _sync(directory: Path, files: Mapping[str, File]) -> None:
-    """Have what the manifest will list survive a power cut, also what an earlier, killed run has fetched."""
-    stored = {Path(name) for path, file in files.items() if not file.earlier for name in file.stored(path)}
-    for name in stored | {parent for path in stored for parent in path.parents}:
-        sync(directory / name)
+    # What the manifest will list survives a power cut, also what an earlier, killed run has fetched.
+    for name in DIRECTORIES:
+        if (directory / name).is_dir():
+            sync_tree(directory / name)
+    sync(directory)
 
 
 def _fetch_image(directory: Path, image: registry.Resolved) -> None:

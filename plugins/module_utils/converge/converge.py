@@ -421,7 +421,7 @@ class _Converge:
 
     def _tidy_layers(self, report: Report) -> None:
         """Delete the layers of images that have gone. Those of one that could not be fetched whole stay: the next run goes on there."""
-        looked_up = {layer["digest"] for image in self.resolved.values() for layer in image.manifest["layers"]}
+        looked_up = {digest for image in self.resolved.values() for digest in image.layers}
         try:
             garbage.delete_layers(self.store, looked_up)
         except OSError as error:

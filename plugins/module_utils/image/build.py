@@ -16,7 +16,7 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.image import images, layers, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.image import images, layers, oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest
 
 _MAX_ACCOUNTS = 1024 * 1024
@@ -101,7 +101,7 @@ def make_filesystem(root: layers.Inode, path: Path, *, smaller: bool = False) ->
 
 def _blobs(resolved: registry.Resolved, directory: Path) -> dict[str, Path]:
     """The layers of an image below a directory of blobs, by digest."""
-    return {layer["digest"]: directory / layer["digest"].replace(":", "/") for layer in resolved.manifest["layers"]}
+    return {digest: directory / oci_layout.shared_blob(digest) for digest in resolved.layers}
 
 
 def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: Path | None = None) -> list[Path]:
@@ -115,7 +115,7 @@ def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: 
     layout = workspace / "layout"
     if kept:
         kept.mkdir(mode=0o700, parents=True, exist_ok=True)
-    blobs = _blobs(resolved, kept or layout / "blobs")
+    blobs = _blobs(resolved, kept or layout / oci_layout.BLOBS)
     for digest, blob in blobs.items():
         if blob.exists() and file_digest(blob) != digest:  # skopeo takes what is there for whole.
             blob.unlink()
@@ -134,7 +134,7 @@ def fetch_layers(what: str, resolved: registry.Resolved, workspace: Path, kept: 
             plain = workspace / blob.name
             os.link(blob, plain)  # What has a second name is not consumed.
         unpacked[digest] = plain
-    return [unpacked[layer["digest"]] for layer in resolved.manifest["layers"]]
+    return [unpacked[digest] for digest in resolved.layers]
 
 
 def _build(resolved: registry.Resolved, entry: Path, workspace: Path, kept: Path | None) -> None:
@@ -158,7 +158,7 @@ def _build(resolved: registry.Resolved, entry: Path, workspace: Path, kept: Path
             "filesystem": (entry / images.FILESYSTEM).stat().st_size,
         },
         "content": file_digest(entry / images.FILESYSTEM),
-        "layers": [layer["digest"] for layer in resolved.manifest["layers"]],
+        "layers": resolved.layers,
     }
     (entry / images.DESCRIPTION).write_text(json.dumps(description, sort_keys=True), encoding="utf-8")
 

@@ -27,7 +27,8 @@ _INDEX = "application/vnd.oci.image.index.v1+json"
 TAG = "org.opencontainers.image.ref.name"
 """The annotation by which an image is selected in a layout."""
 
-_BLOBS = "blobs/sha256"
+BLOBS = "blobs"
+"""The directory of blobs in a layout."""
 
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 """The kernel's machine names, which some published indexes carry too, to those of the OCI specification (Go's GOARCH)."""
@@ -40,7 +41,12 @@ def oci_architecture(name: str) -> str:
 
 def blob(digest: str) -> str:
     """The path in a layout of the blob with this digest."""
-    return f"{_BLOBS}/{digest.removeprefix('sha256:')}"
+    return f"{BLOBS}/{shared_blob(digest)}"
+
+
+def shared_blob(digest: str) -> str:
+    """The same below a directory of blobs, which layouts may share."""
+    return digest.replace(":", "/")
 
 
 def frame(tagged: Mapping[str, Mapping[str, Any]]) -> dict[str, bytes]:
@@ -75,7 +81,7 @@ def write_image(
     :param layer: an uncompressed tar file on the same file system; it is moved.
     :param config: the ``config`` object of the image configuration: ``Cmd``, ``Env``, ``ExposedPorts`` and so on.
     """
-    (directory / _BLOBS).mkdir(parents=True)
+    (directory / BLOBS / "sha256").mkdir(parents=True)
     described_layer = _take_layer(directory, layer)
     document = {
         "architecture": architecture,

@@ -89,6 +89,11 @@ class Resolved:
     source: Reference | None = None
 
     @property
+    def layers(self) -> list[str]:
+        """The digests of its layers, the lowest first; one may be there more than once."""
+        return [layer["digest"] for layer in self.manifest["layers"]]
+
+    @property
     def is_remote(self) -> bool:
         """Whether its blobs are in a registry, and not in files of this machine."""
         return (self.source or self.reference).transport == "docker"

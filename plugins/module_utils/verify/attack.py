@@ -419,7 +419,7 @@ class _Campaign:
             self.zones.clear()
             self._check_leftovers()
         except _FAULTS as error:
-            row = 21 if 21 in self.promises else 0
+            row = 21 if 21 in self.promises else EVERY
             told = (
                 f"what the attack has made could not be removed: {error}. Left may be the zones {' and '.join(NAMES)}, the volume {VOLUME}"
                 f" and {self.zones.directory}; the next attack removes them first"
