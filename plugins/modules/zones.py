@@ -59,8 +59,8 @@ options:
       - "C(extra_hosts): a list of C(name=address), or a mapping. A change restarts the zone."
       - "C(volumes): a list of C(VOLUME:/path) or C(VOLUME:/path:ro), with volumes of O(volumes). A change restarts the zone."
       - "C(networks): C(egress), a list of C({to: NETWORK, ports: [...]}), and C(ingress), a list of C({from: ZONE, ports: [...]}); without
-        ports, all of them. What C(ingress) lets in, or no longer lets in, is restarted. A change is applied while the zone
-        runs."
+        ports, all of them. What C(ingress) lets in finds the zone by its name in C(/etc/hosts), which is written while both
+        run. A change is applied while the zone runs."
       - "C(healthcheck): C(test), C(interval), C(timeout), C(retries), C(start_period), C(start_interval) and C(disable), laid over the
         image's. A zone with a check has started when it is healthy. A change restarts the zone."
       - "C(depends_on): a list of zones, or a mapping such as C({db: {condition: service_healthy}}). In a converge the zone begins

@@ -18,7 +18,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall, seccomp_filter
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, firewall, seccomp_filter
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import make as zone_make
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import NAMESPACE, parse_metadata
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, Running
@@ -254,6 +254,10 @@ class Host:
     commands: list[str] = field(default_factory=list)
     table: str | None = None
     """The ruleset that nftables has loaded."""
+    hosts: dict[str, str] = field(default_factory=dict)
+    """What running zones were given as ``/etc/hosts``."""
+    silent: set[str] = field(default_factory=set)
+    """Zones whose channel does not answer."""
 
     def publish(self, *digits: str, tag: str | None = None, **config: Any) -> None:
         """Make images available in the registry, by digest or by tag."""
@@ -298,6 +302,12 @@ class Host:
         add_image(store, resolved.digest, resolved.config, resolved.layers)
         return images.load(store, resolved.digest)
 
+    def write_hosts(self, zone: str, _domain_id: int, content: str, *, timeout: float) -> None:
+        """Stands for ``channel.write_hosts``."""
+        if zone in self.silent:
+            raise RingfenceError(f"zone {zone}: its channel did not answer within {timeout:g} s: no message")
+        self.hosts[zone] = content
+
     def run(self, argv: Sequence[str], *, stdin: bytes | None = None, timeout: float = 600) -> bytes:
         """Stands for ``command.run``."""
         del timeout
@@ -321,6 +331,7 @@ def make(root: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
     monkeypatch.setattr(firewall, "run", host.run)
     monkeypatch.setattr(firewall, "has_table", lambda _family, _name: host.table is not None)
     monkeypatch.setattr(zone_make, "run", host.run)
+    monkeypatch.setattr(channel, "write_hosts", host.write_hosts)
     monkeypatch.setattr(seccomp_filter, "compiled", lambda _rules: b"program")
     monkeypatch.setattr(garbage, "run", host.run)
     monkeypatch.setattr(registry, "resolve", host.resolve)

@@ -20,8 +20,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kern
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, make, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files as zone_files
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import make, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, domain_xml, starts_with_host, weight
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, differs_in_memory
@@ -95,11 +95,8 @@ class Apply:
         if step.action == REMOVE:
             self.hypervisor.undefine(step.name)
             zone_files.remove(self.store, step.name)
-        elif definition and step.action == LIVE:
-            parts = self._parts(definition)
-            self._resize(step, definition)
-            self._define(definition, parts)
-            zone_files.tidy(self.store, definition)
+        elif definition and before and step.action == LIVE:
+            self._change_running(step, definition, before)
         elif definition:
             try:
                 parts = self._parts(definition)
@@ -125,6 +122,45 @@ class Apply:
         """Start a zone again that has been stopped, as it was."""
         self._start(definition, self._parts(definition))
         zone_files.tidy(self.store, definition)
+
+    def _change_running(self, step: Step, definition: Definition, before: Definition) -> None:
+        """Bring a running zone to its definition, and define it so.
+
+        :raises TakenBack: when the zone does not follow.
+        """
+        parts = self._parts(definition)
+        unsure = zone_files.look(self.store, before).hosts_unsure
+        if unsure or definition.peers != before.peers:
+            self._write_hosts(definition)
+        try:
+            self._resize(step, definition)
+        except TakenBack:
+            if definition.peers != before.peers:
+                self._write_hosts(before)
+            zone_files.tidy(self.store, before)
+            raise
+        if not zone_files.initrd(self.store, definition).exists():  # The names of its peers are in it.
+            make.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
+        self._define(definition, parts)
+        zone_files.tidy(self.store, definition)
+
+    def _write_hosts(self, definition: Definition) -> None:
+        """Give a running zone the names of its peers, before that is defined: a run that is killed is repeated.
+
+        :raises TakenBack: when the zone does not take them.
+        """
+        name = definition.zone.name
+        zone_files.note_hosts(self.store, name)
+        number = self.hypervisor.domain_id(name)
+        if number is None:
+            return  # It has ended by itself in between, and will be started with what is defined.
+        try:
+            channel.write_hosts(name, number, make.hosts(definition), timeout=self.start_timeout)
+        except RingfenceError as error:
+            if self.hypervisor.domain_id(name) == number:
+                raise TakenBack(
+                    f"{error}; stop it with `zonectl stop {name}`, and it will be started so; the zone runs as before"
+                ) from error
 
     def _resize(self, step: Step, definition: Definition) -> None:
         """Bring what a running zone has of its host to what is declared, before that is defined: a run that is killed is repeated.
@@ -153,7 +189,6 @@ class Apply:
                     setters[key](before[key])
             except RingfenceError as second:
                 raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
-            zone_files.tidy(self.store, definition)  # A change of sizes has the files of the definition before.
             raise TakenBack(f"{error}; the zone runs as before") from error
 
     def _await_size(self, zone: Zone, differing: Collection[str]) -> None:

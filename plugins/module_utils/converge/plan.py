@@ -133,8 +133,8 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
         return Step(name, RECREATE, ("its metadata cannot be read",), {"name": name}, after, definition)
     before = {**observed.definition.fields, **_drifted(definition.zone, observed)}
     reasons = {key: _reason(key, before[key], after[key]) for key in after if before[key] != after[key]}
-    # The peers are no field of the declaration, but follow from those of other zones; a zone finds their names when it starts.
-    actions = {RESTART if key == "peers" else _cost(key, definition.zone, observed.running) for key in reasons}
+    # The peers are no field of the declaration, but follow from those of other zones, for which this one is not restarted.
+    actions = {LIVE if key == "peers" else _cost(key, definition.zone, observed.running) for key in reasons}
     renewed = sorted(name for name, print_ in definition.secrets.items() if observed.definition.secrets.get(name) not in (None, print_))
     if renewed:
         actions.add(RESTART)
@@ -150,6 +150,9 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
     if observed.stopping is not None and observed.stopping == observed.domain_id:
         actions.add(RESTART)
         told = (*told, "an earlier run has asked it to stop")
+    if observed.hosts_unsure:
+        actions.add(LIVE)
+        told = (*told, "an earlier run may have written its /etc/hosts")
     if not observed.whole:
         return Step(name, RECREATE, (*told, "files of it are missing"), before, after, definition)
     action = next((action for action in (RECREATE, RESTART) if action in actions), None)

@@ -32,6 +32,9 @@ _STARTED = b"+"
 _SETTINGS = "/run/ringfence/settings"
 """What the host wrote down for the zone's init, as shell assignments."""
 
+_HOSTS = "/run/ringfence/etc/hosts"
+"""What the container finds as its ``/etc/hosts``: the file itself is mounted there, so it is written to and not replaced."""
+
 _RETRY_PAUSE = 0.5
 _SSH_FAILED = 255
 
@@ -73,20 +76,38 @@ def execute(zone: str, domain_id: int, argv: Sequence[str], *, stdin: bytes = b"
     :param limit: bytes of each stream that are kept.
     :raises RingfenceError: when the zone does not answer, or the command does not end in time.
     """
+    return _execute(zone, domain_id, _entering(argv), argv[0], stdin, timeout, limit)
+
+
+def write_hosts(zone: str, domain_id: int, content: str, *, timeout: float) -> None:
+    """Give the container of a running zone another ``/etc/hosts``.
+
+    :param timeout: seconds for all of it.
+    :raises RingfenceError: when the zone does not answer, or does not take it.
+    """
+    answer = _execute(zone, domain_id, f"cat >{_HOSTS}", "what writes its /etc/hosts", content.encode(), timeout, 1 << 10)
+    if answer.exit_status != 0:
+        raise RingfenceError(f"zone {zone}: its /etc/hosts cannot be written: {_said(answer)}")
+
+
+def _execute(zone: str, domain_id: int, remote: str, what: str, stdin: bytes, timeout: float, limit: int) -> Answer:
+    """Run a command of the zone's shell; ``what`` names it in an error."""
     deadline = time.monotonic() + timeout
     while True:
-        answer = _execute_once(zone, domain_id, argv, stdin, deadline, limit)
+        answer = _execute_once(zone, domain_id, remote, what, stdin, deadline, limit)
         if answer.stdout.startswith(_STARTED):
             return dataclasses.replace(answer, stdout=answer.stdout.removeprefix(_STARTED))
         if time.monotonic() + _RETRY_PAUSE >= deadline:
-            said = ascii(answer.stderr.decode("utf-8", "replace").strip()[-200:])[1:-1]
-            raise RingfenceError(f"zone {zone}: its channel did not answer within {timeout:g} s: {said or 'no message'}")
+            raise RingfenceError(f"zone {zone}: its channel did not answer within {timeout:g} s: {_said(answer)}")
         time.sleep(_RETRY_PAUSE)
 
 
-def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, deadline: float, limit: int) -> Answer:
-    remote = f"printf {_STARTED.decode()}; {_entering(argv)}"
-    command = _ssh(zone, domain_id, "-T", remote)
+def _said(answer: Answer) -> str:
+    return ascii(answer.stderr.decode("utf-8", "replace").strip()[-200:])[1:-1] or "no message"
+
+
+def _execute_once(zone: str, domain_id: int, remote: str, what: str, stdin: bytes, deadline: float, limit: int) -> Answer:
+    command = _ssh(zone, domain_id, "-T", f"printf {_STARTED.decode()}; {remote}")
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:
@@ -95,7 +116,7 @@ def _execute_once(zone: str, domain_id: int, argv: Sequence[str], stdin: bytes, 
             process.wait(max(0, deadline - time.monotonic()))
         except (TimeoutError, subprocess.TimeoutExpired):
             # Its arguments may be secret, and the message ends in logs.
-            raise RingfenceError(f"zone {zone}: {argv[0]} did not end in time, and was given up") from None
+            raise RingfenceError(f"zone {zone}: {what} did not end in time, and was given up") from None
         finally:
             if process.poll() is None:
                 # With its proxy, which would stay, and the zone serves nobody else while it is there.

@@ -39,6 +39,7 @@ _EMPTY_REPLACES = ("entrypoint", "command")
 
 _SHARES = "cpu_shares-"
 _STOPPING = "stopping"
+_HOSTS = "hosts"
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
@@ -105,13 +106,14 @@ class Found(NamedTuple):
     """What there is of a zone's files.
 
     Whether its own are there; those that it does not use: of a definition before, or of a run that was killed; the ``cpu_shares`` that
-    such a run was giving it; and Xen's number of it if such a run was stopping it.
+    such a run was giving it; Xen's number of it if such a run was stopping it; and whether such a run was writing its ``/etc/hosts``.
     """
 
     whole: bool
     stale: tuple[str, ...] = ()
     shares: tuple[int, ...] = ()
     stopping: int | None = None
+    hosts_unsure: bool = False
 
 
 def look(store: Store, definition: Definition) -> Found:
@@ -123,10 +125,11 @@ def look(store: Store, definition: Definition) -> Found:
     except FileNotFoundError:
         return Found(False)
     # What was being written when a run was killed has another name: see write_atomically.
-    ours = ("initrd-", "writable-", _SHARES, _STOPPING, UNFINISHED)
+    ours = ("initrd-", "writable-", _SHARES, _STOPPING, _HOSTS, UNFINISHED)
     stale = tuple(path for name, path in found.items() if name.startswith(ours) and name not in used)
     shares = tuple(int(name.removeprefix(_SHARES)) for name in found if name.startswith(_SHARES))
-    return Found(used <= set(found), stale, shares, _read_stop(found[_STOPPING]) if _STOPPING in found else None)
+    stopping = _read_stop(found[_STOPPING]) if _STOPPING in found else None
+    return Found(used <= set(found), stale, shares, stopping, _HOSTS in found)
 
 
 def tidy(store: Store, definition: Definition) -> None:
@@ -141,6 +144,11 @@ def note_shares(store: Store, name: str, shares: int) -> None:
     What it has is not asked for: that takes libvirt as long as all the rest of a zone that stays as it is.
     """
     (directory(store, name) / f"{_SHARES}{shares}").touch()
+
+
+def note_hosts(store: Store, name: str) -> None:
+    """Write down that the ``/etc/hosts`` of a running zone is about to be written, until it is defined so. Nobody looks into the zone."""
+    (directory(store, name) / _HOSTS).touch()
 
 
 def note_stop(store: Store, name: str, number: int) -> None:

@@ -122,8 +122,6 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         for name in ("interval", "timeout", "retries", "start_period", "start_interval"):
             settings[f"HEALTH_{name.upper()}"] = str(getattr(check, name))
     zone = definition.zone
-    hosts = [("127.0.0.1", "localhost"), ("::1", "localhost"), (settings["ADDRESS"], hostname(zone))]
-    hosts += [(address, host) for host, address in {**definition.peers, **zone.extra_hosts}.items()]
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
         "config.json": json.dumps(config).encode(),
@@ -139,7 +137,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "volumes": "".join(f"{line}\n" for line in _volumes(zone, image)).encode(),
         "sysctls": "".join(f"{path} {value}\n" for path, value in kernel_parameters(zone).items()).encode(),
         "etc/hostname": f"{hostname(zone)}\n".encode(),
-        "etc/hosts": "".join(f"{address}\t{host}\n" for address, host in hosts).encode(),
+        "etc/hosts": hosts(definition).encode(),
         "etc/resolv.conf": "".join(f"nameserver {server}\n" for server in zone.dns).encode(),
     }
     modes = {"etc/hostname": 0o644, "etc/hosts": 0o644, "etc/resolv.conf": 0o644}
@@ -152,6 +150,13 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     own += [Entry(path, stat.S_IFDIR | 0o755) for path in ("zone/etc", "zone/root", "zone/data", "zone/disks")]
     own += [Entry("zone", stat.S_IFDIR | 0o700), Entry("zone/output", stat.S_IFIFO | 0o600)]
     return common + cpio_archive(own)
+
+
+def hosts(definition: Definition) -> str:
+    """The content of the container's ``/etc/hosts``."""
+    found = [("127.0.0.1", "localhost"), ("::1", "localhost"), (network.address(definition.index), hostname(definition.zone))]
+    found += [(address, name) for name, address in {**definition.peers, **definition.zone.extra_hosts}.items()]
+    return "".join(f"{address}\t{name}\n" for address, name in found)
 
 
 def _volumes(zone: Zone, image: Image) -> list[str]:

@@ -34,7 +34,8 @@ class Observed(NamedTuple):
     ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
     because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it does not run. ``stale``
     are paths of files that are its, and that its definition does not use; ``shares`` is every ``cpu_shares`` that a run which was killed
-    may have given it, and ``stopping`` the number with which such a run may have asked it to stop.
+    may have given it, ``stopping`` the number with which such a run may have asked it to stop, and ``hosts_unsure`` whether such a run
+    may have written its ``/etc/hosts``.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Observed(NamedTuple):
     stale: tuple[str, ...] = ()
     shares: tuple[int, ...] = ()
     stopping: int | None = None
+    hosts_unsure: bool = False
 
 
 def differs_in_memory(zone: Zone, running: Running) -> bool:

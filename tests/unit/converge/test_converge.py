@@ -23,7 +23,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.converge import co
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, make, volumes
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, files, firewall, make, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Running
 
 
@@ -1176,6 +1176,79 @@ def test_a_zone_that_is_let_in_finds_the_other_by_name(host: Host) -> None:
     assert "jump from_rz2" in str(host.table)
     assert "ct reply ip saddr 198.18.0.1 meta l4proto tcp ct reply proto-src 5432 accept" in str(host.table)
     assert not host.converge(_zone(), db).changed
+
+
+LETTING_IN = {"networks": {"ingress": [{"from": "web"}]}}
+
+
+def _names(content: bytes | str) -> list[str]:
+    """The names in what a zone has, or will boot with, as ``/etc/hosts``."""
+    text = content if isinstance(content, str) else content.decode("utf-8", "replace")
+    return re.findall(r"^198\.18\.0\.\d+\t(\w+)$", text, re.MULTILINE)
+
+
+def test_a_running_zone_gets_the_names_of_its_peers(host: Host) -> None:
+    """And starts with them the next time."""
+    host.converge(_zone(), _zone("db"))
+    for declared, names in (({"networks": {"ingress": [{"from": "web"}]}}, ["web", "db"]), ({}, ["web"])):
+        host.hypervisor.calls.clear()
+        assert _actions(host.converge(_zone(), _zone("db", **declared))) == {"db": "live", "web": "live"}
+        assert "start web" not in host.hypervisor.calls
+        assert _names(host.hosts["web"]) == names
+        initrd = made_up_host.only(host.store, "web", "initrd")
+        assert str(initrd) in host.hypervisor.domains["web"].xml
+        assert _names(initrd.read_bytes()) == names
+        assert not host.converge(_zone(), _zone("db", **declared)).changed
+
+
+def test_a_zone_that_does_not_take_the_names_of_its_peers_is_as_before(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    before = host.hypervisor.domains["web"].xml
+    host.silent.add("web")
+    report = host.converge(_zone(memory="96MiB"), _zone("db", **LETTING_IN))
+    assert report.failures == [
+        "zone web: live: zone web: its channel did not answer within 5 s: no message; "
+        "stop it with `zonectl stop web`, and it will be started so; the zone runs as before"
+    ]
+    assert host.hypervisor.domains["web"].xml == before
+    assert "memory web 96" not in host.hypervisor.calls
+    host.silent.clear()
+    assert _actions(host.converge(_zone(), _zone("db"))) == {"db": "live", "web": "live"}
+    assert _names(host.hosts["web"]) == ["web"]
+    assert not host.converge(_zone(), _zone("db")).changed
+
+
+def test_a_zone_that_does_not_follow_in_size_has_the_names_as_before(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    before = made_up_host.only(host.store, "web", "initrd")
+    host.hypervisor.stubborn.add("web")
+    report = host.converge(_zone(memory="96MiB"), _zone("db", **LETTING_IN), start_timeout=0.3)
+    assert len(report.failures) == 1
+    assert _names(host.hosts["web"]) == ["web"]
+    assert made_up_host.only(host.store, "web", "initrd") == before
+
+
+@pytest.mark.parametrize("killed", ["write_hosts", "write", "define"])
+@pytest.mark.parametrize("still_wanted", [True, False])
+def test_names_that_a_killed_run_gave_are_those_that_are_declared(
+    host: Host, monkeypatch: pytest.MonkeyPatch, killed: str, still_wanted: bool
+) -> None:
+    host.converge(_zone(), _zone("db"))
+
+    def kill(*_arguments: object, **_options: object) -> None:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        target: Any = {"write_hosts": channel, "write": make, "define": host.hypervisor}[killed]
+        patch.setattr(target, killed, kill)
+        with pytest.raises(_Killed):
+            host.converge(_zone(), _zone("db", **LETTING_IN))
+    wanted = _zone("db", **LETTING_IN) if still_wanted else _zone("db")
+    assert _actions(host.converge(_zone(), wanted))["web"] == "live"
+    names = ["web", "db"] if still_wanted else ["web"]
+    assert _names(host.hosts["web"]) == _names(made_up_host.only(host.store, "web", "initrd").read_bytes()) == names
+    assert not host.converge(_zone(), wanted).changed
+    assert {path.name.partition("-")[0] for path in (host.store.zones / "web").iterdir()} == {"initrd", "writable"}
 
 
 def test_connections_are_let_out_and_shut_off_while_the_zone_runs(host: Host) -> None:

@@ -206,9 +206,14 @@ def test_a_new_content_of_a_secret_restarts_the_zone() -> None:
     assert (step.action, step.reasons) == ("restart", ("secret a has changed",))
 
 
-def test_a_zone_finds_the_names_of_its_peers_when_it_starts() -> None:
+def test_a_zone_finds_the_names_of_its_peers_while_it_runs() -> None:
     step = _one(_definition(peers={"db": "198.18.0.2"}), _observed(_definition()))
-    assert (step.action, step.reasons) == ("restart", ("peers {} → {'db': '198.18.0.2'}",))
+    assert (step.action, step.reasons) == ("live", ("peers {} → {'db': '198.18.0.2'}",))
+
+
+def test_names_that_a_killed_run_may_have_written_are_written_again() -> None:
+    step = _one(_definition(), _observed(_definition())._replace(hosts_unsure=True))
+    assert (step.action, step.reasons) == ("live", ("an earlier run may have written its /etc/hosts",))
 
 
 @pytest.mark.parametrize("active", [True, False])

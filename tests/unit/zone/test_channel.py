@@ -175,3 +175,20 @@ def test_the_proxy_of_the_newest_xen_is_taken_before_what_is_on_the_path(tmp_pat
         _program(path / "vchan-socket-proxy", "")
     monkeypatch.setattr(channel, "Path", lambda _path: tmp_path)
     assert channel.proxy(7)[0] == str(tmp_path / "xen-4.20" / "bin" / "vchan-socket-proxy")
+
+
+def test_the_hosts_of_a_running_zone_are_written_into_its_file(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is mounted into the container, so another one in its place would not be seen there."""
+    hosts = tmp_path / "hosts"
+    hosts.write_text("198.18.0.9\told\n" * 100)
+    before = hosts.stat().st_ino
+    monkeypatch.setattr(channel, "_HOSTS", str(hosts))
+    channel.write_hosts("web", 7, "198.18.0.1\tweb\n", timeout=30)
+    assert (hosts.read_text(), hosts.stat().st_ino) == ("198.18.0.1\tweb\n", before)
+    hosts.unlink()
+    hosts.mkdir()
+    with pytest.raises(RingfenceError, match=r"^zone web: its /etc/hosts cannot be written: .*[Dd]irectory"):
+        channel.write_hosts("web", 7, "", timeout=30)
+    _program(programs / "ssh", "exit 255")
+    with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 0\.1 s: no message$"):
+        channel.write_hosts("web", 7, "", timeout=0.1)

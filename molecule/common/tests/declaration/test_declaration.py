@@ -115,6 +115,21 @@ def test_declared_connections_are_open_and_no_others(live: Live, found: dict[str
     assert answers == ["web:80 open", f"{registry} open", "web:81 closed", "10.0.2.2:22 closed", "10.0.2.15:22 closed"]
 
 
+def test_a_zone_finds_the_names_of_its_peers_while_it_runs(live: Live, facts: dict[str, Any]) -> None:
+    web, api = live.declared["web"], live.declared["api"]
+    names = "cat /etc/hosts | cut -f 2"
+    with_names = live.in_zone("api", names)
+    assert "web" in with_names.split()
+    shut = live.converge({**web, "networks": None}, api)
+    assert not shut["failed"], shut
+    assert {zone["name"]: zone["action"] for zone in shut["zones"]} == {"api": "live", "web": "live"}
+    assert "web" not in live.in_zone("api", names).split()
+    back = live.converge(web, api)
+    assert not back["failed"], back
+    assert live.in_zone("api", names) == with_names
+    assert live.facts()["domains"] == facts["domains"]
+
+
 def test_ipv6_leads_in_by_published_ports_and_out_as_declared(live: Live) -> None:
     web, api = live.declared["web"], live.declared["api"]
     assert live.run(_OUTSIDE).splitlines() == ["page of api", "9000 closed", "9001 closed"]
