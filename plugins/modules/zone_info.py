@@ -70,6 +70,10 @@ zones:
     oom_kills:
       description: How often the zone's kernel had killed a process for lack of memory when the container last ended.
       type: int
+    crashes:
+      description: How often the zone ended without a word while the container ran, and began anew. Its kernel panicked, or the host
+        lost its power.
+      type: int
     health:
       description: V(starting), V(healthy) or V(unhealthy); V(none) if nothing checks it. Null if the zone does not run.
       type: str

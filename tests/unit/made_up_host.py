@@ -29,7 +29,7 @@ PROFILE = {
     "archMap": [{"architecture": "SCMP_ARCH_X86_64", "subArchitectures": []}],
     "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}],
 }
-RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0 health=none oom=0\n"
+RECORD = b"ringfence-record-1 state=%s exit=%s restarts=0 health=none oom=0 crashes=0\n"
 
 
 CONTENT = f"sha256:{hashlib.sha256(b'files').hexdigest()}"

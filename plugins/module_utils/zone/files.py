@@ -43,7 +43,8 @@ _HOSTS = "hosts"
 
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
-    rb" health=(none|starting|healthy|unhealthy) oom=(\d{1,9})\n"
+    rb" health=(none|starting|healthy|unhealthy) oom=(\d{1,9})"
+    rb" crashes=(\d{1,9})\n"
 )
 
 
@@ -51,7 +52,8 @@ class Record(NamedTuple):
     """What a zone last said of its container.
 
     Its state, how it exited (``None`` if it has not), how often it was restarted; ``starting``, ``healthy``, ``unhealthy`` or ``none`` if
-    nothing checks it; and how often the zone's kernel had killed a process for lack of memory.
+    nothing checks it; how often the zone's kernel had killed a process for lack of memory; and how often the zone ended without a word
+    while the container ran, because its kernel panicked or the host lost its power.
     """
 
     state: str
@@ -59,6 +61,7 @@ class Record(NamedTuple):
     restarts: int
     health: str = "none"
     oom_kills: int = 0
+    crashes: int = 0
 
 
 def directory(store: Store, name: str) -> Path:
@@ -194,7 +197,7 @@ def read_record(store: Store, definition: Definition) -> Record | None:
     if not matched:
         return None
     status = None if matched[2] == b"-" else int(matched[2])
-    return Record(matched[1].decode(), status, int(matched[3]), matched[4].decode(), int(matched[5]))
+    return Record(matched[1].decode(), status, int(matched[3]), matched[4].decode(), int(matched[5]), int(matched[6]))
 
 
 def fingerprint(store: Store, content: str, *, check: bool) -> str:

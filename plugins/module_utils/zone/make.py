@@ -134,6 +134,7 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
         "record/restarts": b"0\n",
         "record/health": b"starting\n" if check else b"none\n",
         "record/oom": b"0\n",
+        "record/crashes": b"0\n",
         "volumes": "".join(f"{line}\n" for line in _volumes(zone, image)).encode(),
         "sysctls": "".join(f"{path} {value}\n" for path, value in kernel_parameters(zone).items()).encode(),
         "etc/hostname": f"{hostname(zone)}\n".encode(),

@@ -34,6 +34,7 @@ def zones(store: Store, hypervisor: Hypervisor) -> list[dict[str, Any]]:
             "exit_status": record.exit_status if record else None,
             "restarts": record.restarts if record else 0,
             "oom_kills": record.oom_kills if record else 0,
+            "crashes": record.crashes if record else 0,
             "health": record.health if record and zone.active else None,
             "domain_id": zone.domain_id,
         }

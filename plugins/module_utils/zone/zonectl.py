@@ -12,7 +12,6 @@ import argparse
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -34,8 +33,9 @@ _LONGEST = 1 << 16
 
 _POLL = 0.5
 
-_OF_KERNEL = re.compile(r"\[ *\d+\.\d{6}\] |ringfence: ")
-"""How lines of a zone's kernel, and of its boot and init, begin (Linux with printk.time, Debian's default)."""
+_END_OF_KERNEL = b"\r"
+"""With what a line of a zone's kernel, boot or init ends before its line feed; the zone's init makes it a line feed in what the container
+prints (OCRNL, termios(3))."""
 
 _COLUMNS = ("name", "state", "health", "restarts", "virtualization", "memory", "address", "ports", "kernel_release", "image")
 
@@ -70,12 +70,12 @@ def printable(text: str) -> str:
 def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = None) -> Iterator[str]:
     """The last lines of a log that a zone wrote, fit for a terminal; with ``follow`` also those that come, past its rotation.
 
-    :param of_kernel: only the kernel's lines, or only the container's; ``None`` for all. The zone wrote both, so this is for reading,
-        and proves nothing.
+    :param of_kernel: only the kernel's lines, or only the container's; ``None`` for all. A container cannot print what counts as the
+        kernel's, but a zone whose kernel is not its own any more can.
     """
 
-    def wanted(line: str) -> bool:
-        return of_kernel in (None, bool(_OF_KERNEL.match(line)))
+    def wanted(line: bytes) -> bool:
+        return of_kernel in (None, line.endswith(_END_OF_KERNEL))
 
     try:
         handle = log.open("rb")
@@ -83,13 +83,14 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
         raise RingfenceError(f"there is no log yet at {log}") from None
     with handle:
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
-        yield from [line for line in map(_line, handle.read().splitlines()) if wanted(line)][-last:]
+        *whole, rest = handle.read().split(b"\n")
+        yield from map(_line, [line for line in [*whole, *([rest] if rest else [])] if wanted(line)][-last:])
         rest = b""
         for chunk in _appended(log, handle) if follow else ():
             *whole, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST:
                 whole, rest = [*whole, rest], b""
-            yield from filter(wanted, map(_line, whole))
+            yield from map(_line, filter(wanted, whole))
 
 
 def _appended(log: Path, handle: BinaryIO) -> Iterator[bytes]:

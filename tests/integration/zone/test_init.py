@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pty
 import signal
 import subprocess
 import time
@@ -16,7 +17,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.files import 
 
 FILES = Path(__file__).parents[3] / "roles" / "runtime" / "files" / "zone"
 SETTINGS = {"RECORD_BLOCK": "0", "STOP_SIGNAL": "TERM", "STOP_GRACE": "10", "RESTART": "no", "RESTART_LIMIT": "0"}
-RECORD = {"state": "starting", "exit": "-", "restarts": "0", "health": "none", "oom": "0"}
+RECORD = {"state": "starting", "exit": "-", "restarts": "0", "health": "none", "oom": "0", "crashes": "0"}
 HEALTH = {
     "HEALTH_INTERVAL": "0.3",
     "HEALTH_START_INTERVAL": "0.3",
@@ -45,10 +46,11 @@ def run(tmp_path: Path) -> _Run:
         program = f'#!/bin/sh\n[ "$1" = run ] || exit 0\nINIT=$PPID sh {tmp_path}/started\n{container}\n'
         (tmp_path / "bin" / "crun").write_text(program)
         (tmp_path / "bin" / "crun").chmod(0o755)
+        (tmp_path / "xvdc").touch()
         os.mkfifo(tmp_path / "output")
         text = _moved((FILES / "init").read_text(), tmp_path)
         functions, begin, _rest = text.partition("trap stop TERM\n")
-        script = f"{functions}{APART}{begin}trap container_started USR1\nrun_container\n"
+        script = f"{functions}{APART}{begin}trap container_started USR1\nrecover\nrun_container\n"
         return subprocess.Popen(["sh", "-c", script], stdin=subprocess.DEVNULL, start_new_session=True)
 
     return start
@@ -86,6 +88,34 @@ def test_the_last_output_of_a_container_is_on_the_console_when_the_zone_ends(run
         time.sleep(0.7)
         assert console.read() == bytes(100000) + b"last\n"
     _ended(process, 10)
+
+
+def test_a_container_cannot_end_a_line_as_the_kernel_does(run: _Run, tmp_path: Path) -> None:
+    """The console is a terminal, which adds carriage returns where nobody has said otherwise."""
+    master, terminal = pty.openpty()
+    (tmp_path / "console").symlink_to(os.ttyname(terminal))
+    _ended(run("printf '[    0.123456] Kernel panic\\r\\nlast\\n'"), 10)
+    os.write(terminal, b"of init\n")
+    os.close(terminal)
+    printed = b""
+    with contextlib.suppress(OSError), open(master, "rb", buffering=0) as rest:  # A terminal that nobody has open is an error.
+        while chunk := rest.read(1000):
+            printed += chunk
+    assert printed == b"[    0.123456] Kernel panic\n\nlast\nof init\n"
+
+
+def test_how_a_container_ended_is_told_also_if_it_ends_as_soon_as_it_has_begun(run: _Run, tmp_path: Path) -> None:
+    """While its start is still being told: a signal interrupts the shell that waits for it."""
+    _ended(run("exit 7"), 10)
+    assert b" state=exited exit=7 " in (tmp_path / "xvdc").read_bytes()
+
+
+def test_a_zone_that_ended_without_a_word_counts_it(run: _Run, tmp_path: Path) -> None:
+    """Also if its container ends by itself then."""
+    (tmp_path / "xvdc").write_text(f"{'ringfence-record-1 state=running exit=- restarts=2 health=none oom=0 crashes=1':4096}")
+    _ended(run("exit 1", RESTART="on-failure", RESTART_LIMIT="3"), 30)
+    assert b" state=exited exit=1 restarts=3 health=none oom=" in (tmp_path / "xvdc").read_bytes()
+    assert b" crashes=2\n" in (tmp_path / "xvdc").read_bytes()
 
 
 def test_a_console_that_takes_nothing_does_not_keep_a_zone_from_ending(run: _Run, tmp_path: Path) -> None:

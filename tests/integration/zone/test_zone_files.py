@@ -41,7 +41,7 @@ def test_the_writable_layer_is_a_small_ext4_before_the_record(tmp_path: Path, mo
     # What a host with many zones pays for each before it writes anything.
     assert layer.stat().st_blocks * 512 < 8 * 1024 * 1024
 
-    made_up_host.write_record(host.store, "web", b"ringfence-record-1 state=exited exit=3 restarts=1 health=none oom=0\n")
+    made_up_host.write_record(host.store, "web", b"ringfence-record-1 state=exited exit=3 restarts=1 health=none oom=0 crashes=0\n")
     assert files.read_record(host.store, definition) == Record("exited", 3, 1)
     files.forget_record(host.store, definition)
     subprocess.run(["e2fsck", "-fn", str(layer)], capture_output=True, check=True)

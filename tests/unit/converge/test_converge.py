@@ -744,7 +744,7 @@ def test_a_zone_whose_init_gives_up_is_told(host: Host) -> None:
     assert report.failures[0].startswith("zone web: create: its init gave up; the last lines of its console: ")
 
 
-@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0 health=none oom=0\n", bytes(4096)])
+@pytest.mark.parametrize("said", [b"", b"ringfence-record-1 state=owned exit=- restarts=0 health=none oom=0 crashes=0\n", bytes(4096)])
 def test_a_zone_that_says_nothing_in_time_is_told(host: Host, said: bytes) -> None:
     host.hypervisor.said["web"] = said
     report = host.converge(_zone(), start_timeout=0.3)
@@ -788,7 +788,7 @@ def test_a_container_that_has_ended_has_been_started(host: Host, state: bytes) -
 
 
 def _checked(state: bytes, exit_status: bytes) -> bytes:
-    return b"ringfence-record-1 state=%s exit=%s restarts=0 health=starting oom=0\n" % (state, exit_status)
+    return b"ringfence-record-1 state=%s exit=%s restarts=0 health=starting oom=0 crashes=0\n" % (state, exit_status)
 
 
 @pytest.mark.parametrize(
@@ -924,7 +924,7 @@ def test_the_report_is_what_the_module_returns(host: Host) -> None:
 
 # Health and dependencies.
 
-HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s oom=0\n"
+HEALTH = b"ringfence-record-1 state=running exit=- restarts=0 health=%s oom=0 crashes=0\n"
 
 
 def test_a_zone_is_there_when_it_is_healthy(host: Host) -> None:
@@ -1178,7 +1178,7 @@ def test_a_zone_that_is_let_in_finds_the_other_by_name(host: Host) -> None:
     assert not host.converge(_zone(), db).changed
 
 
-LETTING_IN = {"networks": {"ingress": [{"from": "web"}]}}
+LETTING_IN: dict[str, Any] = {"networks": {"ingress": [{"from": "web"}]}}
 
 
 def _names(content: bytes | str) -> list[str]:
@@ -1190,7 +1190,7 @@ def _names(content: bytes | str) -> list[str]:
 def test_a_running_zone_gets_the_names_of_its_peers(host: Host) -> None:
     """And starts with them the next time."""
     host.converge(_zone(), _zone("db"))
-    for declared, names in (({"networks": {"ingress": [{"from": "web"}]}}, ["web", "db"]), ({}, ["web"])):
+    for declared, names in ((LETTING_IN, ["web", "db"]), ({}, ["web"])):
         host.hypervisor.calls.clear()
         assert _actions(host.converge(_zone(), _zone("db", **declared))) == {"db": "live", "web": "live"}
         assert "start web" not in host.hypervisor.calls

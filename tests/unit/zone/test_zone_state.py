@@ -106,4 +106,4 @@ def test_a_zone_with_damaged_metadata_is_told(host: Host, capsys: pytest.Capture
     domain = host.hypervisor.domains["web"]
     domain.xml = domain.xml.replace('"image"', '"imge"')
     zone = _info(host, capsys)["zones"][0]
-    assert (zone["name"], zone["state"], len(zone)) == ("web", "running", 7)
+    assert (zone["name"], zone["state"], len(zone)) == ("web", "running", 8)

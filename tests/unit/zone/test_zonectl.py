@@ -135,12 +135,12 @@ def test_logs_are_shown_on_a_terminal_of_another_character_set(host: Host, tmp_p
     assert shown.getvalue() == b"caf\xe9 \\u2713\n"
 
 
-@pytest.mark.parametrize(("option", "shown"), [([], "ko[rc"), (["-k"], "kr"), (["--container"], "o[c")])
+@pytest.mark.parametrize(("option", "shown"), [([], "ko[rcu"), (["-k"], "kr"), (["--container"], "o[cu")])
 def test_lines_of_kernel_and_container_are_shown_apart(
     host: Host, tmp_path: Path, capsys: pytest.CaptureFixture[str], option: list[str], shown: str
 ) -> None:
     assert host.hypervisor.domains
-    (tmp_path / "guest-web.log").write_bytes(b"[    0.123456] k\r\no\n[12.5] [\nringfence: init: r\nc\n")
+    (tmp_path / "guest-web.log").write_bytes(b"[    0.123456] k\r\no\n[    0.123456] [\nringfence: init: r\r\nc\nu")
     assert zonectl.main(["logs", *option, "web"]) == 0
     assert "".join(line[-1] for line in capsys.readouterr().out.splitlines()) == shown
 

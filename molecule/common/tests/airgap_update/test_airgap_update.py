@@ -25,7 +25,7 @@ def test_the_new_zone_runs_beside_the_old_one(live: Live) -> None:
 
 
 def test_the_host_upgrades_what_the_bundle_has_newer(live: Live) -> None:
-    """The packages of hosts in the lab are as new as the bundle's, so one is made older first."""
+    """The packages of hosts in the lab may all be as new as the bundle's, so one is made older first."""
     live.run(
         "cd $(mktemp -d)\n"
         "dpkg-deb --raw-extract /var/lib/ringfence/bundle/current/debian/pool/main/c/conntrack-tools/conntrack_*.deb tree\n"
@@ -34,7 +34,12 @@ def test_the_host_upgrades_what_the_bundle_has_newer(live: Live) -> None:
         "dpkg --install --force-downgrade older.deb"
     )
     upgrade = "APT_CONFIG=/var/lib/ringfence/bundle/current/apt/apt.conf apt-get --quiet --assume-yes {} upgrade --with-new-pkgs"
-    told = live.run(upgrade.format("--simulate"))
-    assert [line.split()[1] for line in told.splitlines() if line.startswith("Inst ")] == ["conntrack"]
+
+    def newer() -> list[str]:
+        told = live.run(upgrade.format("--simulate"))
+        return [line.split()[1] for line in told.splitlines() if line.startswith("Inst ")]
+
+    assert "conntrack" in newer()
     live.run(upgrade.format(""))
+    assert newer() == []
     assert live.run("dpkg-query --show --showformat='${Status} ${Version}' conntrack") != "install ok installed 1:0.1"

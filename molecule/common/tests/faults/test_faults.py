@@ -121,18 +121,38 @@ def test_a_zone_that_ignores_its_stop_signal_is_ended(live: Live, facts: dict[st
 
 def test_a_zone_whose_kernel_panics_again_and_again_starts_each_time_and_counts(live: Live, facts: dict[str, Any]) -> None:
     """The wait before the container grows, as it does for a container that ends again and again."""
-    assert _restarts(live) == 0
+    assert _counts(live) == (0, 0)
+    told = "zonectl logs -n 400 {} api | grep -c 'Kernel panic - not syncing: sysrq triggered crash' || true"
     for panics in (1, 2):
         _panic(live)
-        assert live.run("zonectl logs -n 400 api | grep -c 'Kernel panic - not syncing: sysrq triggered crash'").strip() == str(panics)
+        assert live.run(f"{told.format('--kernel')}; {told.format('--container')}").split() == [str(panics), "0"]
         # Docker's back-off: 2 s after the first, 4 s after the second.
         live.run(f"for try in $(seq 300); do zonectl inspect api | grep -q '\"restarts\": {panics}' && exit; sleep 0.2; done; exit 1")
+    assert _counts(live) == (2, 2)
     assert not _converge_changed(live)["changed"]
     _check_that_nothing_is_left(live, facts)
 
 
-def _restarts(live: Live) -> int:
-    return int(next(zone["restarts"] for zone in live.module("zone_info", {})["zones"] if zone["name"] == "api"))
+def test_a_container_that_was_killed_for_lack_of_memory_is_told_apart(live: Live) -> None:
+    """Its last words look like the kernel's."""
+    last = "echo '[    0.000001] Kernel panic - not syncing: of the container'; exec tail /dev/zero"
+    job = {"name": "job", "image": live.variables["images"]["nginx"], "virtualization": "pv", "command": ["sh", "-c", last]}
+    done = live.module("zones", {"zones": [{**job, "memory": "96MiB"}]})
+    assert not done["failed"], done
+    live.run("for try in $(seq 300); do xl domid job 2>/dev/null || exit 0; sleep 0.2; done; exit 1")
+    (found,) = [zone for zone in live.module("zone_info", {})["zones"] if zone["name"] == "job"]
+    assert (found["state"], found["exit_status"], found["crashes"]) == ("exited", 137, 0)
+    assert found["oom_kills"] > 0
+    told = "zonectl logs {} job | grep -c 'Kernel panic' || true"
+    assert live.run(f"{told.format('--kernel')}; {told.format('--container')}").split() == ["0", "1"]
+    removed = live.module("zones", {"zones": [{"name": "job", "state": "absent"}]})
+    assert not removed["failed"], removed
+
+
+def _counts(live: Live) -> tuple[int, int]:
+    """How often zone api's container was started again, and how often that was because its kernel had died."""
+    (api,) = [zone for zone in live.module("zone_info", {})["zones"] if zone["name"] == "api"]
+    return api["restarts"], api["crashes"]
 
 
 def _panic(live: Live) -> None:
