@@ -44,8 +44,9 @@ _HOSTS = "hosts"
 _RECORD = re.compile(
     rb"ringfence-record-1 state=(running|restarting|stopped|exited|failed) exit=(\d{1,3}|-) restarts=(\d{1,9})"
     rb" health=(none|starting|healthy|unhealthy) oom=(\d{1,9})"
-    rb" crashes=(\d{1,9})\n"
+    rb"(?: crashes=(\d{1,9}))?\n"
 )
+"""A zone runs on with the base that it was started with, and one of an earlier version counts no crashes."""
 
 
 class Record(NamedTuple):
@@ -197,7 +198,7 @@ def read_record(store: Store, definition: Definition) -> Record | None:
     if not matched:
         return None
     status = None if matched[2] == b"-" else int(matched[2])
-    return Record(matched[1].decode(), status, int(matched[3]), matched[4].decode(), int(matched[5]), int(matched[6]))
+    return Record(matched[1].decode(), status, int(matched[3]), matched[4].decode(), int(matched[5]), int(matched[6] or 0))
 
 
 def fingerprint(store: Store, content: str, *, check: bool) -> str:

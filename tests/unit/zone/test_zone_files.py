@@ -347,6 +347,7 @@ def test_the_domain_boots_from_the_files_that_are_written(host: Host) -> None:
     ("written", "record"),
     [
         (b"state=running exit=- restarts=0 health=none oom=0 crashes=0\n", Record("running", None, 0)),
+        (b"state=running exit=- restarts=4 health=none oom=0\n", Record("running", None, 4)),
         (b"state=exited exit=0 restarts=12 health=none oom=0 crashes=0\n", Record("exited", 0, 12)),
         (b"state=failed exit=125 restarts=0 health=none oom=0 crashes=0\n" + bytes(4000), Record("failed", 125, 0)),
         (b"state=restarting exit=1 restarts=999999999 health=none oom=0 crashes=0\n  ", Record("restarting", 1, 999999999)),
@@ -385,7 +386,7 @@ def test_a_record_is_read(host: Host, written: bytes, record: Record) -> None:
         b"ringfence-record-1 state=running exit=- restarts=0 health=fine oom=0 crashes=0\n",
         b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=1000000000 crashes=0\n",
         b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=0 crashes=1000000000\n",
-        b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=0\n",
+        b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=0 crashes=\n",
         b"\n" * 4096,
         b"0" * 4096 + b"ringfence-record-1 state=running exit=- restarts=0 health=none oom=0 crashes=0\n",
     ],
