@@ -44,7 +44,7 @@ def own(program: str) -> tuple[str, ...]:
 SCENARIOS = ("default", "debian12", "isolation")
 
 # What does not fit into the time of CI: `make test-full`.
-LONG_SCENARIOS = ("interrupted", "airgap", "airgap-debian12", "kernels")
+LONG_SCENARIOS = ("interrupted", "airgap", "airgap-debian12", "kernels", "pull")
 
 # Measures times, so that nothing may run beside it.
 LONE_SCENARIO = "floods"
