@@ -17,8 +17,7 @@ ENTRY = 1
 
 def panic(kernel: bytearray) -> None:
     """Let it look for a first program that is not there; then it has no root either."""
-    looked_for = kernel.index(b"\0/init\0")
-    kernel[looked_for : looked_for + 7] = b"\0/inix\0"
+    kernel[:] = kernel.replace(b"/init\0", b"/inix\0")
 
 
 def hang(kernel: bytearray) -> None:
