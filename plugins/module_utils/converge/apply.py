@@ -28,6 +28,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed impo
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.oci_runtime import health
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.runtime import Runtime
 
+_ENDED = "it ended while it was being changed; the next run brings it to what is declared"
+
 
 @dataclasses.dataclass(frozen=True)
 class _Parts:
@@ -129,38 +131,47 @@ class Apply:
         :raises TakenBack: when the zone does not follow.
         """
         parts = self._parts(definition)
-        unsure = zone_files.look(self.store, before).hosts_unsure
-        if unsure or definition.peers != before.peers:
-            self._write_hosts(definition)
+        number = self.hypervisor.domain_id(definition.zone.name)
+        renamed = definition.peers != before.peers
+        if renamed or zone_files.look(self.store, before).hosts_unsure:
+            self._write_hosts(definition, number)
         try:
             self._resize(step, definition)
-        except TakenBack:
-            if definition.peers != before.peers:
-                self._write_hosts(before)
+        except TakenBack as error:
+            if renamed:
+                try:
+                    self._write_hosts(before, number)
+                except RingfenceError as second:
+                    raise RingfenceError(f"{error}; but its /etc/hosts could not be brought back: {second}") from second
             zone_files.tidy(self.store, before)
             raise
-        if not zone_files.initrd(self.store, definition).exists():  # The names of its peers are in it.
+        if renamed:  # The names are in its initrd too.
             make.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
         self._define(definition, parts)
+        if renamed and self.hypervisor.domain_id(definition.zone.name) != number:
+            # libvirt may be starting it from the definition before, whose initrd has to stay for that.
+            raise RingfenceError(_ENDED)
         zone_files.tidy(self.store, definition)
 
-    def _write_hosts(self, definition: Definition) -> None:
+    def _write_hosts(self, definition: Definition, number: int | None) -> None:
         """Give a running zone the names of its peers, before that is defined: a run that is killed is repeated.
 
+        :param number: Xen's number of the zone; another one by then is not this one, and begins with what was defined.
         :raises TakenBack: when the zone does not take them.
         """
         name = definition.zone.name
-        zone_files.note_hosts(self.store, name)
-        number = self.hypervisor.domain_id(name)
         if number is None:
-            return  # It has ended by itself in between, and will be started with what is defined.
+            raise RingfenceError(_ENDED)
+        zone_files.note_hosts(self.store, name)
         try:
             channel.write_hosts(name, number, make.hosts(definition), timeout=self.start_timeout)
         except RingfenceError as error:
-            if self.hypervisor.domain_id(name) == number:
-                raise TakenBack(
-                    f"{error}; stop it with `zonectl stop {name}`, and it will be started so; the zone runs as before"
-                ) from error
+            if self.hypervisor.domain_id(name) != number:
+                raise RingfenceError(_ENDED) from error
+            raise TakenBack(
+                f"{error}; the next run tries again, and `zonectl stop {name}` before it has the zone started so; "
+                "until then its /etc/hosts may be incomplete"
+            ) from error
 
     def _resize(self, step: Step, definition: Definition) -> None:
         """Bring what a running zone has of its host to what is declared, before that is defined: a run that is killed is repeated.

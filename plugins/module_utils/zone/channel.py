@@ -85,7 +85,9 @@ def write_hosts(zone: str, domain_id: int, content: str, *, timeout: float) -> N
     :param timeout: seconds for all of it.
     :raises RingfenceError: when the zone does not answer, or does not take it.
     """
-    answer = _execute(zone, domain_id, f"cat >{_HOSTS}", "what writes its /etc/hosts", content.encode(), timeout, 1 << 10)
+    # What does not arrive, or has no room, leaves the old content.
+    remote = f"cat >{_HOSTS}.new && cat {_HOSTS}.new >{_HOSTS} && rm {_HOSTS}.new"
+    answer = _execute(zone, domain_id, remote, "what writes its /etc/hosts", content.encode(), timeout, 1 << 10)
     if answer.exit_status != 0:
         raise RingfenceError(f"zone {zone}: its /etc/hosts cannot be written: {_said(answer)}")
 

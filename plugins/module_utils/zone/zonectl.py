@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -36,6 +37,9 @@ _POLL = 0.5
 _END_OF_KERNEL = b"\r"
 """With what a line of a zone's kernel, boot or init ends before its line feed; the zone's init makes it a line feed in what the container
 prints (OCRNL, termios(3))."""
+
+_BEGIN_OF_KERNEL = re.compile(rb"\[ *\d+\.\d{6}\] |ringfence: ")
+"""With what such a line begins (Linux with printk.time, Debian's default), also behind what a container did not end with a line feed."""
 
 _COLUMNS = ("name", "state", "health", "restarts", "virtualization", "memory", "address", "ports", "kernel_release", "image")
 
@@ -74,8 +78,9 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
         kernel's, but a zone whose kernel is not its own any more can.
     """
 
-    def wanted(line: bytes) -> bool:
-        return of_kernel in (None, line.endswith(_END_OF_KERNEL))
+    def wanted(lines: Sequence[bytes]) -> list[str]:
+        parts = lines if of_kernel is None else filter(None, (_part(line, of_kernel=of_kernel) for line in lines))
+        return [_line(part) for part in parts]
 
     try:
         handle = log.open("rb")
@@ -84,13 +89,20 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
     with handle:
         handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
         *whole, rest = handle.read().split(b"\n")
-        yield from map(_line, [line for line in [*whole, *([rest] if rest else [])] if wanted(line)][-last:])
+        yield from wanted([*whole, *([rest] if rest else [])])[-last:]
         rest = b""
         for chunk in _appended(log, handle) if follow else ():
             *whole, rest = (rest + chunk).split(b"\n")
             if len(rest) > _LONGEST:
                 whole, rest = [*whole, rest], b""
-            yield from map(_line, filter(wanted, whole))
+            yield from wanted(whole)
+
+
+def _part(line: bytes, *, of_kernel: bool) -> bytes:
+    """What of a line the kernel, or the container, has printed."""
+    begins = [found.start() for found in _BEGIN_OF_KERNEL.finditer(line)]
+    border = len(line) if not line.endswith(_END_OF_KERNEL) else begins[-1] if begins else 0
+    return line[border:] if of_kernel else line[:border]
 
 
 def _appended(log: Path, handle: BinaryIO) -> Iterator[bytes]:

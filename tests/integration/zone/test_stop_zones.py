@@ -69,10 +69,10 @@ def test_zones_end_group_by_group_each_with_its_time(host: Host) -> None:
     host.run("foreign", zone=False)
     host.order("15 api web", "305 db")
     assert host.stop() == [
-        "notify EXTEND_TIMEOUT_USEC=75000000",
+        "notify EXTEND_TIMEOUT_USEC=78000000",
         "shutdown api",
         "shutdown web",
-        "notify EXTEND_TIMEOUT_USEC=365000000",
+        "notify EXTEND_TIMEOUT_USEC=367000000",
         "shutdown db",
     ]
     assert host.running == {"foreign"}
@@ -81,7 +81,7 @@ def test_zones_end_group_by_group_each_with_its_time(host: Host) -> None:
 def test_a_zone_that_does_not_end_in_its_time_is_destroyed_and_those_after_it_are_asked(host: Host) -> None:
     host.run("web", deaf=True)
     host.run("db")
-    host.order("2 web", "10 db")
+    host.order("1 web", "10 db")
     calls = host.stop()
     assert [call for call in calls if not call.startswith("notify")] == ["shutdown web", "destroy web", "shutdown db"]
     assert host.running == set()
@@ -91,7 +91,7 @@ def test_without_libvirt_all_zones_end_side_by_side(host: Host) -> None:
     for name in ("db", "web"):
         host.run(name)
     host.order("5 web", status=124)
-    assert host.stop() == ["notify EXTEND_TIMEOUT_USEC=120000000", "shutdown db", "shutdown web"]
+    assert host.stop() == ["notify EXTEND_TIMEOUT_USEC=123000000", "shutdown db", "shutdown web"]
     assert host.running == set()
 
 

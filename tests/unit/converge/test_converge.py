@@ -1207,8 +1207,8 @@ def test_a_zone_that_does_not_take_the_names_of_its_peers_is_as_before(host: Hos
     host.silent.add("web")
     report = host.converge(_zone(memory="96MiB"), _zone("db", **LETTING_IN))
     assert report.failures == [
-        "zone web: live: zone web: its channel did not answer within 5 s: no message; "
-        "stop it with `zonectl stop web`, and it will be started so; the zone runs as before"
+        "zone web: live: zone web: its channel did not answer within 5 s: no message; the next run tries again, and "
+        "`zonectl stop web` before it has the zone started so; until then its /etc/hosts may be incomplete"
     ]
     assert host.hypervisor.domains["web"].xml == before
     assert "memory web 96" not in host.hypervisor.calls
@@ -1216,6 +1216,33 @@ def test_a_zone_that_does_not_take_the_names_of_its_peers_is_as_before(host: Hos
     assert _actions(host.converge(_zone(), _zone("db"))) == {"db": "live", "web": "live"}
     assert _names(host.hosts["web"]) == ["web"]
     assert not host.converge(_zone(), _zone("db")).changed
+
+
+@pytest.mark.parametrize("at", ["before", "during", "after"])
+def test_a_zone_that_begins_anew_while_its_names_change_has_them_after_the_next_run(
+    host: Host, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """It may have begun from the definition before."""
+    host.converge(_zone(), _zone("db"))
+    before = made_up_host.only(host.store, "web", "initrd")
+
+    def begin_anew(*arguments: Any, **options: Any) -> None:
+        host.hypervisor.domains["web"].number = 99
+        if at == "during":
+            raise RingfenceError("zone web: its channel did not answer")
+        host.write_hosts(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        if at == "before":
+            patch.setattr(host.hypervisor, "domain_id", lambda _name: None)
+        patch.setattr(channel, "write_hosts", begin_anew)
+        report = host.converge(_zone(), _zone("db", **LETTING_IN))
+    assert report.failures == ["zone web: live: it ended while it was being changed; the next run brings it to what is declared"]
+    assert before.exists()
+    again = host.converge(_zone(), _zone("db", **LETTING_IN))
+    assert (again.failures, _actions(again)["web"]) == ([], "live")
+    assert _names(made_up_host.only(host.store, "web", "initrd").read_bytes()) == ["web", "db"]
+    assert not host.converge(_zone(), _zone("db", **LETTING_IN)).changed
 
 
 def test_a_zone_that_does_not_follow_in_size_has_the_names_as_before(host: Host) -> None:

@@ -145,6 +145,14 @@ def test_lines_of_kernel_and_container_are_shown_apart(
     assert "".join(line[-1] for line in capsys.readouterr().out.splitlines()) == shown
 
 
+def test_what_a_container_has_not_ended_with_a_line_feed_is_not_the_kernels(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_bytes(b"[    0.000001] Kernel panic[   12.345678] reboot: Power down\r\nno time\r\n")
+    kernel, container = ([*lines_of(log, 9, follow=False, of_kernel=of_kernel)] for of_kernel in (True, False))
+    assert kernel == ["[   12.345678] reboot: Power down", "no time"]
+    assert container == ["[    0.000001] Kernel panic"]
+
+
 def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(zonectl, "_POLL", 0.01)
     log = tmp_path / "log"
