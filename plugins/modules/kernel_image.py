@@ -9,21 +9,22 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: kernel_image
-short_description: Package a Debian kernel as an OCI image
+short_description: Package a kernel as an OCI image
 version_added: 0.1.0
 description:
-  - Turns a Debian kernel package (C(linux-image-*)) into an OCI image that M(ringfence.zones.kernels) can deploy, and that has the
-    layout of the kernel images published in the field - C(/kernel/image), C(/kernel/config.gz), C(/kernel/addons.squashfs),
-    C(/kernel/metadata) and the annotations C(dev.edera.kernel.*).
+  - Turns a Debian kernel package (C(linux-image-*)), or the tree of a kernel that was built, into an OCI image that
+    M(ringfence.zones.kernels) can deploy, and that has the layout of the kernel images published in the field - C(/kernel/image),
+    C(/kernel/config.gz), C(/kernel/addons.squashfs), C(/kernel/metadata) and the annotations C(dev.edera.kernel.*).
   - Runs where the play points it, usually on the control node or a build host. The kernel is not installed there.
-  - The same package gives the same digest with the same versions of squashfs-tools and kmod. If the image at O(destination) was
-    made from the same package and O(flavor), nothing is packaged and nothing changes.
+  - The same package, and the same tree, give the same digest with the same versions of squashfs-tools and kmod. If the image at
+    O(destination) was made from the same one and O(flavor), nothing is packaged and nothing changes.
   - One image can be for several architectures. An image of another architecture at O(destination) stays, and an OCI index over all of
     them takes the tag, the same whichever was there first. Each host takes the image of its own architecture out of it. Tasks with
     the same O(destination) have to run one after another, for each puts back what it found there.
 requirements:
   - Debian's C(dpkg), C(kmod), C(skopeo) and C(squashfs-tools) where it runs; C(zstd) for kernels compressed with it
   - C(apt) with package lists, for O(package)
+  - C(make) and what the kernel was built with, for O(tree)
 options:
   deb:
     description: A kernel package file.
@@ -36,6 +37,11 @@ options:
       - To take it from another suite than those of this machine, set C(APT_CONFIG) to a configuration of that suite by the task's
         keyword C(environment).
     type: str
+  tree:
+    description:
+      - The directory in which Linux' own makefile has built a kernel and its modules, as by C(make all). It is not changed.
+      - For another architecture than the machine's own, set C(CROSS_COMPILE) by the task's keyword C(environment).
+    type: path
   destination:
     description:
       - Where to put the image. C(docker://HOST/NAME[:TAG]) for a registry, C(oci:/DIRECTORY[:TAG]) for an image layout,
@@ -88,6 +94,11 @@ EXAMPLES = r"""
   delegate_to: localhost
   run_once: true
 
+- name: Package a kernel that was built on this machine
+  ringfence.zones.kernel_image:
+    tree: /usr/src/linux-6.12
+    destination: docker://registry.example/kernels/own:6.12
+
 - name: Package a kernel file into an archive
   ringfence.zones.kernel_image:
     deb: /srv/packages/linux-image-6.12.48+deb13-amd64_6.12.48-1_amd64.deb
@@ -115,12 +126,12 @@ index:
   returned: success
   sample: sha256:fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9
 package:
-  description: The name of the Debian package, after following a metapackage.
+  description: The name of the Debian package, after following a metapackage. Of a tree, the name that its package would have.
   type: str
   returned: success
   sample: linux-image-6.1.0-41-amd64
 package_version:
-  description: The version of the Debian package.
+  description: The version of the Debian package. Of a tree, the kernel's release.
   type: str
   returned: success
   sample: 6.1.158-1
@@ -140,7 +151,7 @@ from pathlib import Path
 from ansible.module_utils.basic import AnsibleModule
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package, sources
 
 
 def _digests(published: package.Published | None) -> dict[str, str | None]:
@@ -153,16 +164,20 @@ def main() -> None:
         argument_spec={
             "deb": {"type": "path"},
             "package": {"type": "str"},
+            "tree": {"type": "path"},
             "destination": {"type": "str", "required": True},
             "flavor": {"type": "str", "default": "zone"},
         },
-        mutually_exclusive=[("deb", "package")],
-        required_one_of=[("deb", "package")],
+        mutually_exclusive=[("deb", "package", "tree")],
+        required_one_of=[("deb", "package", "tree")],
         supports_check_mode=True,
     )
-    deb = module.params["deb"]
+    deb, tree = module.params["deb"], module.params["tree"]
     try:
-        source = package.from_file(Path(deb)) if deb else package.from_apt(module.params["package"])
+        if tree:
+            source = sources.from_tree(Path(tree))
+        else:
+            source = sources.from_file(Path(deb)) if deb else sources.from_apt(module.params["package"])
         outcome = package.package(source, module.params["destination"], module.params["flavor"], check=module.check_mode)
     except FAILURES as error:
         module.fail_json(msg=told(error))

@@ -23,7 +23,7 @@ CALLS: list[tuple[str, dict[str, Any], str]] = [
     ("bundle", {"directory": "/b", "collection": "/c"}, "collect.collect"),
     ("bundle_install", {"source": "/b"}, "install.install"),
     ("host_info", {}, "booted_into_xen"),
-    ("kernel_image", {"deb": "/k.deb", "destination": "oci:/k:1"}, "package.from_file"),
+    ("kernel_image", {"deb": "/k.deb", "destination": "oci:/k:1"}, "sources.from_file"),
     ("kernels", {"kernels": []}, "kernel_trial.converge"),
     ("runtime", {"files": [], "scripts": {}}, "install.install"),
     ("xen_host", {"state": "armed"}, "xen_host.arm"),

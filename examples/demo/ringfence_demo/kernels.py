@@ -12,10 +12,11 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package as kernel_image
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import sources
 from ringfence_demo.cache import TAG, layout
 
 _PACKAGE = "linux-image-cloud-amd64"
-_BUILD_CODE = (Path(__file__), Path(kernel_image.__file__), Path(oci_layout.__file__))
+_BUILD_CODE = (Path(__file__), Path(kernel_image.__file__), Path(sources.__file__), Path(oci_layout.__file__))
 
 
 def build(name: str, suite: str, cache: Path) -> Path:
@@ -26,7 +27,7 @@ def build(name: str, suite: str, cache: Path) -> Path:
 
     def package(work: Path) -> None:
         with _apt_of(suite, work / "apt"):
-            source = kernel_image.from_apt(_PACKAGE)
+            source = sources.from_apt(_PACKAGE)
             kernel_image.package(source, f"oci:{work}/layout:{TAG}", "zone", check=False)
 
     document = json.dumps([name, suite, _PACKAGE, registry.host_architecture()])

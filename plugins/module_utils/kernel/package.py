@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Packages a Debian kernel as an OCI image in the field's layout (see :mod:`layout`).
+"""Packages a kernel as an OCI image in the field's layout (see :mod:`layout`).
 
 A destination holds one image for each architecture: what is there for another one stays, and an index over both takes the tag.
 """
@@ -22,9 +22,10 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, references, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image, sources
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import layout as kernel_layout
-from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, file_digest, sync
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.sources import Source
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, sync
 
 _PACKAGING = "1"
 """Counts the ways this module has packaged kernels: raised when the same package becomes another image than before."""
@@ -37,17 +38,6 @@ _TAG, _OTHERS = "kernel", "others"
 
 _RELEASE = "ringfence.zones.kernel.release"
 _SOURCE = "ringfence.zones.kernel.source"
-
-
-@dataclasses.dataclass(frozen=True)
-class DebianKernel:
-    """A kernel package. ``path`` is the file; ``None`` if apt would have to download it. ``digest`` (``sha256:…``) is that of the file."""
-
-    package: str
-    version: str
-    architecture: str
-    digest: str
-    path: Path | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +62,7 @@ class Outcome:
     after: Published | None
 
 
-def package(source: DebianKernel, destination: str, flavor: str, *, check: bool) -> Outcome:
+def package(source: Source, destination: str, flavor: str, *, check: bool) -> Outcome:
     """Bring the image of kernel ``source`` to ``destination``, unless what is there was packaged from the same input.
 
     What ``destination`` holds for other architectures stays, in one index with the image.
@@ -95,7 +85,7 @@ def package(source: DebianKernel, destination: str, flavor: str, *, check: bool)
         return Outcome(True, reference, before, None)
     with tempfile.TemporaryDirectory(prefix="ringfence-kernel-") as directory:
         work = Path(directory)
-        annotations, files = _build(source.path or _download(source, work), source, flavor, wanted, work)
+        annotations, files = _build(source, flavor, wanted, work)
         layout = work / "layout"
         digest = oci_layout.write_layout(layout, files, source.architecture, annotations, _TAG)
         index = None
@@ -106,56 +96,12 @@ def package(source: DebianKernel, destination: str, flavor: str, *, check: bool)
     return Outcome(True, reference, before, Published(digest, annotations, index))
 
 
-def from_file(path: Path) -> DebianKernel:
-    """Describe a package file.
-
-    :raises RingfenceError: if it is no Debian package.
-    """
-    if not path.is_file():
-        raise RingfenceError(f"deb {path}: there is no such file")
-    try:
-        fields = _fields(run(["dpkg-deb", "--field", str(path), "Package", "Version", "Architecture"]))
-    except CommandFailed as error:
-        raise RingfenceError(f"deb {path}: not a Debian package that can be read: {error}") from error
-    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], file_digest(path), path)
-
-
-def from_apt(name: str) -> DebianKernel:
-    """Describe the package that apt would install by ``name``, following a metapackage such as ``linux-image-amd64`` to its kernel.
-
-    :param name: with ``:ARCHITECTURE`` after it for another architecture than apt's own.
-
-    :raises RingfenceError: if apt knows no such package, or has nowhere to download it from.
-    """
-    fields = _apt_fields(name)
-    # A metapackage depends on the kernel of the day, whose name begins with a version.
-    if kernel := re.search(r"\blinux-image-\d[^\s,(]*", fields.get("Depends", "")):
-        fields = _apt_fields(f"{kernel[0]}:{fields['Architecture']}")
-    if "SHA256" not in fields:  # It is installed, and in no list.
-        raise RingfenceError(
-            f"package {fields['Package']!r}: apt has no source to download version {fields['Version']} from; "
-            "run apt-get update, or give the file by deb"
-        )
-    return DebianKernel(fields["Package"], fields["Version"], fields["Architecture"], f"sha256:{fields['SHA256']}")
-
-
 def upstream_version(version: str) -> str:
     """The Linux version in a Debian version: ``1:6.12.9-1~bpo12+1`` → ``6.12.9``."""
     return version.rpartition(":")[2].rpartition("-")[0] or version
 
 
-def _apt_fields(name: str) -> dict[str, str]:
-    try:
-        return _fields(run(["apt-cache", "show", "--no-all-versions", "--", name]))
-    except CommandFailed as error:
-        raise RingfenceError(f"package {name!r}: apt does not know it; check the name, or run apt-get update ({error})") from error
-
-
-def _fields(stanza: bytes) -> dict[str, str]:
-    return dict(re.findall(r"^([A-Za-z0-9-]+): *(.*)$", stanza.decode("utf-8", "replace"), re.MULTILINE))
-
-
-def _annotations(source: DebianKernel, flavor: str) -> dict[str, str]:
+def _annotations(source: Source, flavor: str) -> dict[str, str]:
     """What identifies the input of an image, as annotations of its manifest."""
     return {
         kernel_layout.FORMAT: "1",
@@ -202,30 +148,12 @@ def _require_no_others(reference: references.Reference) -> None:
         )
 
 
-def _download(source: DebianKernel, work: Path) -> Path:
-    directory = work / "download"
-    directory.mkdir()
-    run(
-        ["env", f"--chdir={directory}", "apt-get", "--quiet", "download", f"{source.package}:{source.architecture}={source.version}"],
-        timeout=3600,
-    )
-    (path,) = directory.glob("*.deb")
-    digest = file_digest(path)
-    if digest != source.digest:
-        raise RingfenceError(f"package {source.package} {source.version}: the download has the digest {digest} instead of {source.digest}")
-    return path
-
-
-def _build(
-    deb: Path, source: DebianKernel, flavor: str, annotations: Mapping[str, str], work: Path
-) -> tuple[dict[str, str], dict[str, bytes | Path]]:
+def _build(source: Source, flavor: str, annotations: Mapping[str, str], work: Path) -> tuple[dict[str, str], dict[str, bytes | Path]]:
     """The annotations and the files of the image."""
-    tree = work / "deb"
-    run(["dpkg-deb", "--extract", str(deb), str(tree)])
-    what = f"package {source.package} {source.version}"
+    tree = sources.unpacked(source, work)
     images = list((tree / "boot").glob("vmlinuz-*"))
     if len(images) != 1:
-        raise RingfenceError(f"{what} holds {len(images)} files boot/vmlinuz-*; a kernel package (linux-image-…) holds one")
+        raise RingfenceError(f"{source} holds {len(images)} files boot/vmlinuz-*; a kernel package (linux-image-…) holds one")
     image = images[0].read_bytes()
     try:
         if source.architecture == "arm64":
@@ -240,7 +168,7 @@ def _build(
                 f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y; use one that has"
             )
     except (boot_image.InvalidKernel, OSError) as error:
-        raise RingfenceError(f"{what}: {error}") from error
+        raise RingfenceError(f"{source}: {error}") from error
     metadata = {
         "KERNEL_ARCH": _ARCHITECTURES[source.architecture],
         "KERNEL_VERSION": upstream_version(source.version),
@@ -311,7 +239,7 @@ def _copy(layout: Path, reference: references.Reference) -> None:
         raise RingfenceError(f"destination {reference}: cannot be written: {error}") from error
 
 
-def result(source: DebianKernel, outcome: Outcome) -> dict[str, Any]:
+def result(source: Source, outcome: Outcome) -> dict[str, Any]:
     """The result of the module ``kernel_image``."""
     after = outcome.after
     named = (after.index or after.digest) if after else None

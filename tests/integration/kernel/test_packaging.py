@@ -15,13 +15,14 @@ import samples
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import package, sources
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import deployed
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import REQUIRED
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.sources import Source
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
-MakeDeb = Callable[..., package.DebianKernel]
+MakeDeb = Callable[..., Source]
 
 CONFIG = "CONFIG_XEN=y\n" + samples.config(**dict.fromkeys(REQUIRED.values(), "y"))
 
@@ -32,7 +33,7 @@ def make_deb(tmp_path: Path) -> MakeDeb:
 
     def make(
         architecture: str, version: str = "6.12.1-1", image: bytes | None = None, config: str = CONFIG, modules: Sequence[str] = ()
-    ) -> package.DebianKernel:
+    ) -> Source:
         tree = tmp_path / f"{architecture}-{version}"
         (tree / "boot").mkdir(parents=True)
         (tree / "DEBIAN").mkdir()
@@ -46,12 +47,12 @@ def make_deb(tmp_path: Path) -> MakeDeb:
             (tree / "lib/modules" / samples.RELEASE / name).touch()
         path = tree.with_suffix(".deb")
         subprocess.run(["dpkg-deb", "--root-owner-group", "--build", str(tree), str(path)], stdout=subprocess.DEVNULL, check=True)
-        return package.from_file(path)
+        return sources.from_file(path)
 
     return make
 
 
-def _package(source: package.DebianKernel, destination: str, *, check: bool = False) -> package.Outcome:
+def _package(source: Source, destination: str, *, check: bool = False) -> package.Outcome:
     return package.package(source, destination, "zone", check=check)
 
 
@@ -103,9 +104,9 @@ def test_the_umask_makes_no_difference(make_deb: MakeDeb, tmp_path: Path, module
 
 
 def test_the_order_of_architectures_makes_no_difference(make_deb: MakeDeb, tmp_path: Path) -> None:
-    sources = [make_deb("amd64"), make_deb("arm64")]
+    packages = [make_deb("amd64"), make_deb("arm64")]
     indexes = set()
-    for name, order in (("one", sources), ("two", sources[::-1])):
+    for name, order in (("one", packages), ("two", packages[::-1])):
         last = [_package(source, f"oci:{tmp_path}/{name}:1") for source in order][-1]
         indexes.add(_index(last))
     assert len(indexes) == 1
@@ -190,14 +191,14 @@ def test_a_host_takes_the_kernel_of_its_architecture(
     assert deployed(other) == {}
 
 
-def _repository(directory: Path, sources: list[package.DebianKernel]) -> Path:
+def _repository(directory: Path, packages: list[Source]) -> Path:
     """An apt configuration of an archive with the given kernels, and metapackages that depend on them; apt's own architecture is amd64."""
     stanzas = []
-    for source in sources:
-        assert source.path
+    for source in packages:
+        assert source.deb
         kernel = f"linux-image-6.12.1-{source.architecture}"
         name = f"{kernel}.deb"
-        (directory / name).write_bytes(source.path.read_bytes())
+        (directory / name).write_bytes(source.deb.read_bytes())
         common = f"Version: {source.version}\nArchitecture: {source.architecture}\nMaintainer: A <a@example>\n"
         rest = f"Filename: ./{name}\nSize: {(directory / name).stat().st_size}\nSHA256: {source.digest.removeprefix('sha256:')}\n"
         stanzas.append(f"Package: {kernel}\n{common}{rest}")
@@ -227,12 +228,12 @@ def test_apt_finds_and_downloads_the_kernel_of_an_architecture(
     make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, architecture: str
 ) -> None:
     (tmp_path / "archive").mkdir()
-    sources = {each: make_deb(each) for each in ("amd64", "arm64")}
-    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", list(sources.values()))))
+    packages = {each: make_deb(each) for each in ("amd64", "arm64")}
+    monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", list(packages.values()))))
     subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
-    found = package.from_apt(name)
+    found = sources.from_apt(name)
     assert (found.package, found.architecture) == (f"linux-image-6.12.1-{architecture}", architecture)
-    assert (found.version, found.digest, found.path) == ("6.12.1-1", sources[architecture].digest, None)
+    assert (found.version, found.digest, found.deb) == ("6.12.1-1", packages[architecture].digest, None)
     assert _package(found, f"oci:{tmp_path}/layout:1").changed
     assert registry.resolve(f"oci:{tmp_path}/layout:1", architecture).architecture == architecture
 
@@ -244,14 +245,14 @@ def test_a_package_that_is_installed_and_in_no_list_is_told(tmp_path: Path, monk
         "Maintainer: A <a@example>\nDescription: A kernel\n"
     )
     with pytest.raises(RingfenceError, match=r"'linux-image-6\.12\.1-amd64': apt has no source to download version 6\.12\.1-1 from; run"):
-        package.from_apt("linux-image-6.12.1-amd64")
+        sources.from_apt("linux-image-6.12.1-amd64")
 
 
 def test_a_download_that_is_not_what_apt_announced_is_refused(make_deb: MakeDeb, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "archive").mkdir()
     monkeypatch.setenv("APT_CONFIG", str(_repository(tmp_path / "archive", [make_deb("amd64")])))
     subprocess.run(["apt-get", "--quiet", "update", "--error-on=any"], stdout=subprocess.DEVNULL, check=True)
-    announced = dataclasses.replace(package.from_apt("linux-image-sample"), digest=f"sha256:{'0' * 64}")
+    announced = dataclasses.replace(sources.from_apt("linux-image-sample"), digest=f"sha256:{'0' * 64}")
     with pytest.raises(RingfenceError, match=r"the download has the digest sha256:\w+ instead of sha256:0000"):
         _package(announced, f"oci:{tmp_path}/layout:1")
     assert not (tmp_path / "layout").exists()
@@ -322,3 +323,79 @@ def test_a_damaged_image_for_another_architecture_is_not_joined(make_deb: MakeDe
     with pytest.raises(registry.DigestMismatch):
         _package(make_deb("amd64"), destination)
     assert json.loads((tmp_path / "layout" / "index.json").read_bytes()) == before
+
+
+_MAKEFILE = """
+modules_install:
+\t@[ "$(ARCH) $(DEPMOD)" = "x86 true" ] && [ -n "$(INSTALL_MOD_STRIP)" ]
+\t@mkdir -p $(INSTALL_MOD_PATH)/lib/modules/$(RELEASE)/kernel/drivers
+\t@cp drivers/tun.ko $(INSTALL_MOD_PATH)/lib/modules/$(RELEASE)/kernel/drivers/
+\t@echo kernel/drivers/tun.ko >$(INSTALL_MOD_PATH)/lib/modules/$(RELEASE)/modules.order
+"""
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A tree in which Linux was built with one module; its makefile only installs that."""
+    root = tmp_path / "linux"
+    (root / "include/config").mkdir(parents=True)
+    (root / "arch/x86/boot").mkdir(parents=True)
+    (root / "drivers").mkdir()
+    (root / ".config").write_text(f"#\nCONFIG_X86_64=y\nCONFIG_MODULES=y\n{CONFIG}")
+    (root / "include/config/kernel.release").write_text(f"{samples.RELEASE}\n")
+    (root / "arch/x86/boot/bzImage").write_bytes(samples.bzimage())
+    (root / "drivers/tun.ko").write_bytes(samples.module())
+    (root / "modules.order").write_text("drivers/tun.o\n")
+    (root / "Makefile").write_text(f"RELEASE = {samples.RELEASE}\n{_MAKEFILE}")
+    return root
+
+
+def test_a_tree_is_packaged_with_its_modules_and_deployed(tree: Path, tmp_path: Path) -> None:
+    destination = f"oci:{tmp_path}/layout:1"
+    first = _package(sources.from_tree(tree), destination)
+    assert first.after
+    assert first.after.annotations["org.opencontainers.image.title"] == f"linux-image-{samples.RELEASE}"
+    assert not _package(sources.from_tree(tree), destination).changed
+    # The modules of newer and of older kernels are listed in another way.
+    (tree / "modules.order").write_text("kernel/drivers/tun.ko\n")
+    assert not _package(sources.from_tree(tree), destination).changed
+    store = Store(tmp_path / "store")
+    converge(store, [Declared("own", destination)], check=False)
+    (kernel,) = deployed(store).values()
+    assert (kernel.release, kernel.load_order(["tun"])) == (samples.RELEASE, ["tun.ko"])
+
+
+@pytest.mark.parametrize("part", [".config", "arch/x86/boot/bzImage", "drivers/tun.ko"])
+def test_a_tree_that_was_built_anew_is_another_source(tree: Path, part: str) -> None:
+    before = sources.from_tree(tree)
+    with (tree / part).open("ab") as file:
+        file.write(b"\n")
+    assert sources.from_tree(tree).digest != before.digest
+
+
+@pytest.mark.parametrize(
+    ("gone", "told"),
+    [
+        (".config", r"no kernel has been built there: .*\.config.*; build it with make$"),
+        ("include/config/kernel.release", r"no kernel has been built there: "),
+        ("arch/x86/boot/bzImage", "arch/x86/boot/bzImage has not been built; build the kernel and its modules with make$"),
+        ("modules.order", "modules.order has not been built; "),
+        ("drivers/tun.ko", "drivers/tun.ko has not been built; "),
+    ],
+)
+def test_a_tree_that_is_not_built_to_its_end_is_told(tree: Path, gone: str, told: str) -> None:
+    (tree / gone).unlink()
+    with pytest.raises(RingfenceError, match=f"^tree {tree}: {told}"):
+        sources.from_tree(tree)
+
+
+def test_a_tree_of_another_architecture_is_told(tree: Path) -> None:
+    (tree / ".config").write_text("CONFIG_RISCV=y\n")
+    with pytest.raises(RingfenceError, match=f"^tree {tree}: configured for none of the architectures amd64, arm64$"):
+        sources.from_tree(tree)
+
+
+def test_modules_that_cannot_be_installed_are_told(tree: Path, tmp_path: Path) -> None:
+    (tree / "Makefile").write_text("modules_install:\n\t@echo no room >&2; false\n")
+    with pytest.raises(RingfenceError, match=rf"^tree {tree}: its modules cannot be installed: .*no room"):
+        _package(sources.from_tree(tree), f"oci:{tmp_path}/layout:1")
