@@ -190,5 +190,5 @@ def test_the_hosts_of_a_running_zone_are_written_into_its_file(programs: Path, t
     with pytest.raises(RingfenceError, match=r"^zone web: its /etc/hosts cannot be written: .*[Dd]irectory"):
         channel.write_hosts("web", 7, "", timeout=30)
     _program(programs / "ssh", "exit 255")
-    with pytest.raises(RingfenceError, match="^zone web: its channel did not answer within 2 s: no message$"):
+    with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 2 s: no message$"):
         channel.write_hosts("web", 7, "", timeout=2)
