@@ -6,9 +6,11 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
+import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +24,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Inva
 from ansible_collections.ringfence.zones.plugins.module_utils.host import boot_id, os_release, xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.store import sync, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
+
+_EXT4_IOC_CHECKPOINT = 0x4004662B
+"""Has ext4 write its journal out (Linux 5.15, include/uapi/linux/ext4.h)."""
 
 _GRUB_CFG = Path("/boot/grub/grub.cfg")
 _GRUB_ENVIRONMENT = Path(decisions.GRUB_ENVIRONMENT)
@@ -81,7 +86,7 @@ def prepare(options: decisions.Options, *, check: bool) -> Outcome:
     if not check:
         host_files.write(files)
         if retarget:
-            run(["grub-set-default", str(linux)])
+            _set_grub("grub-set-default", str(linux))
         if automatic:
             run(["apt-mark", "manual", *automatic])
         if interrupted:
@@ -172,7 +177,7 @@ def confirm(options: decisions.Options, *, check: bool) -> Outcome:
         raise RingfenceError(f"{_GRUB_CFG} has no entry for Xen any more; run update-grub, then the play again")
     changed = bool(marker) or _saved_entry() != xen
     if changed and not check:
-        run(["grub-set-default", xen])
+        _set_grub("grub-set-default", xen)
         _disarm()
     return Outcome(changed=changed)
 
@@ -191,7 +196,7 @@ def _arm_trial(options: decisions.Options) -> None:
     if not _TIMER_LINK.is_symlink():
         _TIMER_LINK.symlink_to(f"../{decisions.TRIAL_TIMER}")
     sync(_TIMER_LINK.parent)  # No trial without its deadline, also after a power cut.
-    run(["grub-reboot", str(entries.xen)])
+    _set_grub("grub-reboot", str(entries.xen))
 
 
 def _is_left_armed(marker: Mapping[str, Any]) -> bool:
@@ -201,7 +206,7 @@ def _is_left_armed(marker: Mapping[str, Any]) -> bool:
 
 def _disarm() -> None:
     if _environment().get("next_entry", "").startswith("xen-"):
-        run(["grub-editenv", "-", "unset", "next_entry"])  # Before its deadline goes.
+        _set_grub("grub-editenv", "-", "unset", "next_entry")  # Before its deadline goes.
     for path in (_TIMER_LINK, _MARKER):
         if os.path.lexists(path):
             path.unlink()
@@ -213,7 +218,7 @@ def _default_to_linux() -> None:
     if linux is None:
         raise RingfenceError(f"{_GRUB_CFG} has no entry for plain Linux to fall back to; run update-grub and look why there is none")
     if _saved_entry() != linux:
-        run(["grub-set-default", linux])
+        _set_grub("grub-set-default", linux)
 
 
 def _fallback_report(marker: Mapping[str, Any]) -> str:
@@ -286,6 +291,17 @@ def _environment() -> dict[str, str]:
         return decisions.parse_environment(_GRUB_ENVIRONMENT.read_bytes())
     except FileNotFoundError:
         return {}
+
+
+def _set_grub(*argv: str) -> None:
+    """Change GRUB's environment so that GRUB finds it changed, also after a power cut.
+
+    It writes the file to a new place, and GRUB reads ext4 without its journal: until the journal is written out, GRUB finds the old one.
+    """
+    run(argv)
+    # Another file system than ext4 does not know it.
+    with contextlib.suppress(OSError), _GRUB_ENVIRONMENT.open("rb") as file:
+        fcntl.ioctl(file, _EXT4_IOC_CHECKPOINT, struct.pack("I", 0))
 
 
 def _saved_entry() -> str:

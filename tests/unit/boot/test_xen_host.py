@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -489,3 +490,21 @@ def test_another_hypervisor_is_found(tmp_path: Path, files: dict[str, str], told
         (tmp_path / name).parent.mkdir(parents=True)
         (tmp_path / name).write_text(content)
     assert xen_host._hypervisor(tmp_path) == told
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_grub_finds_its_environment_changed_after_a_power_cut(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: bool) -> None:
+    """GRUB does not read the journal of ext4, so that is written out; another file system knows no such call."""
+    done: list[Any] = []
+
+    def control(_file: object, request: int, flags: bytes) -> None:
+        done.append((request, flags))
+        if fails:
+            raise OSError
+
+    (tmp_path / "grubenv").touch()
+    monkeypatch.setattr(xen_host, "_GRUB_ENVIRONMENT", tmp_path / "grubenv")
+    monkeypatch.setattr(xen_host, "run", lambda argv: done.append(list(argv)))
+    monkeypatch.setattr("fcntl.ioctl", control)
+    xen_host._set_grub("grub-set-default", "xen")
+    assert done == [["grub-set-default", "xen"], (0x4004662B, bytes(4))]
