@@ -176,8 +176,10 @@ def main() -> None:
     try:
         if tree:
             source = sources.from_tree(Path(tree))
+        elif deb:
+            source = sources.from_file(Path(deb))
         else:
-            source = sources.from_file(Path(deb)) if deb else sources.from_apt(module.params["package"])
+            source = sources.from_apt(module.params["package"])
         outcome = package.package(source, module.params["destination"], module.params["flavor"], check=module.check_mode)
     except FAILURES as error:
         module.fail_json(msg=told(error))

@@ -97,8 +97,8 @@ class Apply:
         if step.action == REMOVE:
             self.hypervisor.undefine(step.name)
             zone_files.remove(self.store, step.name)
-        elif definition and before and step.action == LIVE:
-            self._change_running(step, definition, before)
+        elif definition and observed and before and step.action == LIVE:
+            self._change_running(step, definition, before, hosts_unsure=observed.hosts_unsure)
         elif definition:
             try:
                 parts = self._parts(definition)
@@ -125,15 +125,16 @@ class Apply:
         self._start(definition, self._parts(definition))
         zone_files.tidy(self.store, definition)
 
-    def _change_running(self, step: Step, definition: Definition, before: Definition) -> None:
+    def _change_running(self, step: Step, definition: Definition, before: Definition, *, hosts_unsure: bool) -> None:
         """Bring a running zone to its definition, and define it so.
 
+        :param hosts_unsure: write its ``/etc/hosts`` in any case.
         :raises TakenBack: when the zone does not follow.
         """
         parts = self._parts(definition)
         number = self.hypervisor.domain_id(definition.zone.name)
         renamed = definition.peers != before.peers
-        if renamed or zone_files.look(self.store, before).hosts_unsure:
+        if renamed or hosts_unsure:
             self._write_hosts(definition, number)
         try:
             self._resize(step, definition)

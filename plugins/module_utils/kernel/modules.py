@@ -75,13 +75,18 @@ class ModuleIndex:
         return order
 
 
+def built_in(config: str) -> set[str]:
+    """The options, without ``CONFIG_``, that a ``.config`` has as ``y``."""
+    return set(re.findall(r"^CONFIG_(\w+)=y$", config, re.MULTILINE))
+
+
 def zone_modules(index: ModuleIndex, config: str | None) -> dict[str, tuple[str, ...]]:
     """For each of ``REQUIRED``, and those of ``OPTIONAL`` that the kernel has, the paths to load, in order; none for what is built in.
 
     :param config: the kernel's ``.config``; ``None`` if it is not known, and then nothing counts as built in.
     :raises RingfenceError: naming everything required that the kernel has neither built in nor as a module.
     """
-    builtin = set(re.findall(r"^CONFIG_(\w+)=y$", config or "", re.MULTILINE))
+    builtin = built_in(config or "")
     modules: dict[str, tuple[str, ...]] = {}
     for name, option in {**REQUIRED, **OPTIONAL}.items():
         order = () if option in builtin else tuple(index.load_order(name))

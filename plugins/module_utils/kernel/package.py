@@ -13,7 +13,6 @@ import dataclasses
 import gzip
 import hashlib
 import os
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,6 +23,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image, sources
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import layout as kernel_layout
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import built_in
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.sources import Source
 from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, sync
 
@@ -163,7 +163,7 @@ def _build(source: Source, flavor: str, annotations: Mapping[str, str], work: Pa
             boot = boot_image.unpack(image)
             boot_image.require_modes(boot)
         config = (tree / "boot" / f"config-{boot.release}").read_bytes()
-        if not re.search(rb"^CONFIG_XEN=y$", config, re.MULTILINE):
+        if "XEN" not in built_in(config.decode("utf-8", "replace")):
             raise boot_image.InvalidKernel(
                 f"kernel {boot.release} is not built to be a guest of Xen: its configuration has no CONFIG_XEN=y; use one that has"
             )

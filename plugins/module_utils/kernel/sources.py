@@ -14,9 +14,10 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import built_in
 from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
 
-_BUILT = {"amd64": ("CONFIG_X86_64", "x86", "bzImage"), "arm64": ("CONFIG_ARM64", "arm64", "Image")}
+_BUILT = {"amd64": ("X86_64", "x86", "bzImage"), "arm64": ("ARM64", "arm64", "Image")}
 """For each architecture the option that says so in a configuration, Linux' own name of it, and the boot image that its makefile builds."""
 
 
@@ -81,10 +82,10 @@ def from_tree(path: Path) -> Source:
         release = (path / "include/config/kernel.release").read_text(encoding="utf-8").strip()
     except (OSError, ValueError) as error:
         raise RingfenceError(f"tree {path}: no kernel has been built there: {error}; build it with make") from error
-    architecture = next((name for name, (option, *_built) in _BUILT.items() if f"\n{option}=y\n" in config), None)
+    architecture = next((name for name, (option, *_built) in _BUILT.items() if option in built_in(config)), None)
     if architecture is None:
         raise RingfenceError(f"tree {path}: configured for none of the architectures {', '.join(_BUILT)}")
-    parts = [boot_file(path, architecture), path / ".config", *(_modules(path) if _has_modules(config) else ())]
+    parts = [_boot_file(path, architecture), path / ".config", *(_modules(path) if "MODULES" in built_in(config) else ())]
     missing = [part for part in parts if not part.is_file()]
     if missing:
         raise RingfenceError(f"tree {path}: {missing[0].relative_to(path)} has not been built; build the kernel and its modules with make")
@@ -93,14 +94,10 @@ def from_tree(path: Path) -> Source:
     return Source(f"linux-image-{release}", release, architecture, f"sha256:{digest}", tree=path)
 
 
-def boot_file(tree: Path, architecture: str) -> Path:
+def _boot_file(tree: Path, architecture: str) -> Path:
     """Where the makefile puts the boot image."""
     _option, name, image = _BUILT[architecture]
     return tree / "arch" / name / "boot" / image
-
-
-def _has_modules(config: str) -> bool:
-    return "\nCONFIG_MODULES=y\n" in config
 
 
 def _modules(tree: Path) -> list[Path]:
@@ -124,9 +121,9 @@ def unpacked(source: Source, work: Path) -> Path:
         return root
     (root / "boot").mkdir(parents=True)
     config = (source.tree / ".config").read_bytes()
-    (root / "boot" / f"vmlinuz-{source.version}").write_bytes(boot_file(source.tree, source.architecture).read_bytes())
+    (root / "boot" / f"vmlinuz-{source.version}").write_bytes(_boot_file(source.tree, source.architecture).read_bytes())
     (root / "boot" / f"config-{source.version}").write_bytes(config)
-    if _has_modules(config.decode()):
+    if "MODULES" in built_in(config.decode()):
         architecture = _BUILT[source.architecture][1]
         # As bindeb-pkg installs them. depmod follows when all are in their place.
         options = [f"ARCH={architecture}", f"INSTALL_MOD_PATH={root}", "INSTALL_MOD_STRIP=1", "DEPMOD=true"]

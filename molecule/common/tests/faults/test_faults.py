@@ -141,7 +141,7 @@ def test_a_container_that_was_killed_for_lack_of_memory_is_told_apart(live: Live
     assert not done["failed"], done
     live.in_zone("job", "until grep -q 'VmRSS:.*[0-9]\\{5\\} kB' /proc/1/status; do sleep 0.2; done")
     live.run(f"timeout 60 {live.into('job')} 'echo f > /proc/sysrq-trigger' </dev/null")
-    live.run("for try in $(seq 300); do xl domid job 2>/dev/null || exit 0; sleep 0.2; done; exit 1")
+    _await_end_of_job(live, 300)
     (found,) = [zone for zone in live.module("zone_info", {})["zones"] if zone["name"] == "job"]
     assert (found["state"], found["exit_status"], found["crashes"]) == ("exited", 137, 0)
     assert found["oom_kills"] > 0
@@ -149,6 +149,10 @@ def test_a_container_that_was_killed_for_lack_of_memory_is_told_apart(live: Live
     assert live.run(f"{told.format('--kernel')}; {told.format('--container')}").split() == ["0", "1"]
     removed = live.module("zones", {"zones": [{"name": "job", "state": "absent"}]})
     assert not removed["failed"], removed
+
+
+def _await_end_of_job(live: Live, tries: int) -> None:
+    live.run(f"for try in $(seq {tries}); do xl domid job 2>/dev/null || exit 0; sleep 0.2; done; exit 1")
 
 
 def _counts(live: Live) -> tuple[int, int]:
@@ -239,7 +243,7 @@ def test_the_last_words_of_a_container_are_logged(live: Live) -> None:
     job = {"name": "job", "image": live.variables["images"]["nginx"], "virtualization": "pv", "command": ["sh", "-c", words]}
     done = live.module("zones", {"zones": [job]})
     assert not done["failed"], done
-    live.run("for try in $(seq 150); do xl domid job 2>/dev/null || exit 0; sleep 0.2; done; exit 1")
+    _await_end_of_job(live, 150)
     assert "8999 9000 last words" in " ".join(live.run("cat /var/log/xen/console/guest-job.log").split())
     removed = live.module("zones", {"zones": [{"name": "job", "state": "absent"}]})
     assert not removed["failed"], removed

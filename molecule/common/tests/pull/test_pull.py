@@ -4,27 +4,30 @@ from __future__ import annotations
 
 from live import Live
 
+_RESULT = """
+until [ "$(systemctl show --property=ActiveState --value ringfence-pull)" != active ]; do sleep 1; done
+systemctl show --property=Result --value ringfence-pull
+"""
+"""Waits for the end of the run that is under way, and prints how it ended."""
+
 _COMMIT = """
 cd /srv/site
 sed -i '{edit}' inventory/group_vars/all.yml
 git commit --quiet --all --message {message}
 git push --quiet origin HEAD
 systemctl start ringfence-pull
-until [ "$(systemctl show --property=ActiveState --value ringfence-pull)" != active ]; do sleep 1; done
-systemctl show --property=Result --value ringfence-pull
 """
 
 
 def _commit(live: Live, message: str, edit: str) -> str:
     """How the run ends that converges a commit."""
     live.run("systemctl stop ringfence-pull.timer")
-    return live.run(_COMMIT.format(edit=edit, message=message)).strip()
+    return live.run(_COMMIT.format(edit=edit, message=message) + _RESULT).strip()
 
 
 def test_xen_was_confirmed_and_the_zone_runs(live: Live) -> None:
     assert live.page_from_outside() == "page of web"
-    live.run('until [ "$(systemctl show --property=ActiveState --value ringfence-pull)" != active ]; do sleep 1; done')
-    assert live.run("systemctl show --property=Result --value ringfence-pull") == "success\n"
+    assert live.run(_RESULT) == "success\n"
     facts = live.facts()
     assert (facts["next_entry"], facts["trial"], facts["failed_units"]) == ("", [], [])
 
