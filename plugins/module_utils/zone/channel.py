@@ -10,6 +10,7 @@ key: ssh checks none of the zone, and the zone asks for none. What comes back is
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import select
@@ -93,7 +94,7 @@ def write_hosts(zone: str, domain_id: int, content: str, *, timeout: float) -> N
 
 
 def _execute(zone: str, domain_id: int, remote: str, what: str, stdin: bytes, timeout: float, limit: int) -> Answer:
-    """Run a command of the zone's shell; ``what`` names it in an error."""
+    """Run a command of the zone's shell; ``what`` names it in an error. Until it has begun, it is tried again."""
     deadline = time.monotonic() + timeout
     while True:
         answer = _execute_once(zone, domain_id, remote, what, stdin, deadline, limit)
@@ -115,14 +116,16 @@ def _execute_once(zone: str, domain_id: int, remote: str, what: str, stdin: byte
         try:
             kept, truncated = _communicate(process, stdin, deadline, (limit + len(_STARTED), limit))
             # A zone may end both streams and keep the connection.
-            process.wait(max(0, deadline - time.monotonic()))
-        except (TimeoutError, subprocess.TimeoutExpired):
-            # Its arguments may be secret, and the message ends in logs.
-            raise RingfenceError(f"zone {zone}: {what} did not end in time, and was given up") from None
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0, deadline - time.monotonic()))
         finally:
-            if process.poll() is None:
+            ended = process.poll() is not None
+            if not ended:
                 # With its proxy, which would stay, and the zone serves nobody else while it is there.
                 os.killpg(process.pid, signal.SIGKILL)
+    if not ended and kept[0].startswith(_STARTED):
+        # Its arguments may be secret, and the message ends in logs.
+        raise RingfenceError(f"zone {zone}: {what} did not end in time, and was given up")
     return Answer(process.returncode, kept[0], kept[1], truncated)
 
 
@@ -157,7 +160,10 @@ def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:
 
 
 def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline: float, limits: tuple[int, int]) -> tuple[list[bytes], bool]:
-    """Feed and drain a process; keep at most ``limits`` bytes of its output and of its errors, and read the rest away."""
+    """Feed and drain a process until it ends or the deadline comes.
+
+    At most ``limits`` bytes of its output and of its errors are kept, and the rest is read away.
+    """
     kept, truncated, unsent = [bytearray(), bytearray()], False, memoryview(stdin)
     with selectors.DefaultSelector() as selector:
         for number, stream in enumerate((process.stdout, process.stderr)):
@@ -168,7 +174,7 @@ def _communicate(process: subprocess.Popen[bytes], stdin: bytes, deadline: float
         while selector.get_map():
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimeoutError
+                break
             for ready, _events in selector.select(left):
                 if ready.data is None and writer is not None:
                     try:

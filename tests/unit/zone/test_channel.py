@@ -115,7 +115,7 @@ def test_a_command_that_does_not_end_is_given_up(script: str) -> None:
 def test_the_proxy_of_a_command_that_is_given_up_ends_with_it(programs: Path, tmp_path: Path) -> None:
     held = tmp_path / "held"
     os.mkfifo(held)
-    _program(programs / "ssh", f"sh -c 'echo proxy; exec sleep 60' </dev/null >{held} 2>&1 &\nwait")
+    _program(programs / "ssh", f"sh -c 'echo proxy; exec sleep 60' </dev/null >{held} 2>&1 &\nprintf +\nwait")
     reader = os.open(held, os.O_RDONLY | os.O_NONBLOCK)
     try:
         with pytest.raises(RingfenceError, match="was given up"):
@@ -158,6 +158,12 @@ def test_a_zone_that_never_answers_is_told_with_the_last_message(programs: Path,
     assert str(caught.value).startswith("zone web: its channel did not answer within 30 s: ")
     assert str(caught.value).endswith(r"\ufffd\x1b[31m closed")  # No escape sequence reaches a terminal.
     assert len(str(caught.value)) < 1000
+
+
+def test_a_zone_that_hangs_is_not_taken_for_a_command_that_does(programs: Path) -> None:
+    _program(programs / "ssh", "echo connecting >&2; exec sleep 60")
+    with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 1 s: connecting$"):
+        _execute("true", timeout=1)
 
 
 def test_a_missing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
