@@ -2,9 +2,11 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Debian on a host of zones: which releases, and which of their packages. Pure."""
+"""Debian on a host of zones: which releases, and which of their packages. Nothing is asked of the host."""
 
 from __future__ import annotations
+
+import sys
 
 _LIBVIRTD = {
     # Without the drivers for QEMU and networks that the package libvirt-daemon-system brings…
@@ -46,6 +48,17 @@ _PACKAGES = (
 
 SUITES = {"bookworm": "12", "trixie": "13"}
 """The suites of Debian that a host may have, and their releases."""
+
+
+PYTHON_PACKAGES = "/usr/lib/python3/dist-packages"
+"""Where Debian's Python packages are, for Debian's own Python only."""
+
+
+def missing_python_package(name: str) -> str:
+    """What to tell when this Python finds no such package of Debian."""
+    if PYTHON_PACKAGES in sys.path:
+        return f"python3-{name} is not installed on this host; apply the role ringfence.zones.host"
+    return f"{sys.executable} does not find Debian's python3-{name}; set ansible_python_interpreter: /usr/bin/python3 for this host"
 
 
 def packages(release: str) -> list[str]:

@@ -135,6 +135,7 @@ def main() -> None:
                 "after": "".join(f"{path} {_digest(new)}\n" for path, (_old, new) in sorted(report.library.items())),
             },
             {"before": f"zone base {report.before}\n", "after": f"zone base {report.after}\n"},
+            {"before": "", "after": "rules of the network: load\n" if report.rules else ""},
         ]
     module.exit_json(**result)
 

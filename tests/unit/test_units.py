@@ -46,6 +46,18 @@ def test_the_deadline_of_a_trial_ends_no_boot_of_a_xen_that_is_the_default(tmp_p
     file = tmp_path / "grubenv"
     if environment is not None:
         file.write_text(f"# GRUB Environment Block\n{environment}")
-    (condition,) = [line for line in units()["ringfence-boot-trial.service"] if line.startswith("ExecCondition=")]
-    command = condition.partition("=")[2].replace(decisions.GRUB_ENVIRONMENT, str(file))
-    assert (subprocess.run(shlex.split(command), check=False).returncode == 0) is ends
+    assert _is_met(decisions.GRUB_ENVIRONMENT, file) is ends
+
+
+@pytest.mark.parametrize(("features", "ends"), [("001e28e0", True), ("001e20e0", False)])
+def test_the_deadline_of_a_trial_leaves_plain_linux_that_is_a_guest_of_another_xen(tmp_path: Path, features: str, ends: bool) -> None:
+    file = tmp_path / "features"
+    file.write_text(f"{features}\n")
+    assert _is_met("/sys/hypervisor/properties/features", file) is ends
+
+
+def _is_met(path: str, file: Path) -> bool:
+    """Whether the deadline's condition on a path is met, with a file in its place."""
+    (condition,) = [line for line in units()["ringfence-boot-trial.service"] if line.startswith("ExecCondition=") and path in line]
+    command = condition.partition("=")[2].replace(path, str(file)).replace("$$", "$")
+    return subprocess.run(shlex.split(command), check=False).returncode == 0

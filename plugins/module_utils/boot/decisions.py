@@ -81,6 +81,8 @@ class Machine:
     grub_submenus: bool
     secure_boot: bool
     dom0_kernel: bool
+    foreign_python: str
+    """The Python that runs the tasks, if it is not Debian's; else empty."""
     hypervisor: str
     """What makes virtual machines here, or is in Xen's place, now; empty if nothing is."""
 
@@ -166,6 +168,11 @@ def preflight(machine: Machine, options: Options) -> list[str]:
         problems.append("Secure Boot is on: Debian's GRUB then does not start Xen; switch it off in the firmware")
     if not machine.dom0_kernel:
         problems.append("the running kernel cannot be Xen's dom0 (CONFIG_XEN_DOM0 is not in its configuration); install linux-image-amd64")
+    if machine.foreign_python:
+        problems.append(
+            f"the tasks run with {machine.foreign_python}, which has none of Debian's packages (libvirt, seccomp); set"
+            " ansible_python_interpreter: /usr/bin/python3 for this machine"
+        )
     if machine.hypervisor:
         problems.append(
             f"{machine.hypervisor}: Xen cannot share a machine with another hypervisor; move these guests elsewhere and stop them, or use"
@@ -242,10 +249,12 @@ Description=End of an unconfirmed boot into Xen: back to plain Linux
 DefaultDependencies=no
 IgnoreOnIsolate=yes
 ConditionPathExists={TRIAL_MARKER}
-ConditionPathExists=/sys/hypervisor/type
+ConditionPathExists=/sys/hypervisor/properties/features
 
 [Service]
 Type=oneshot
+# Plain Linux as a guest of another Xen has that file too, but not the feature of a host's system (XENFEAT_dom0, 11).
+ExecCondition=/bin/sh -c '[ $$((0x$$(cat /sys/hypervisor/properties/features) >> 11 & 1)) = 1 ]'
 # Xen is the default: it was confirmed, and what did it was killed before it took the deadline away.
 ExecCondition=/bin/sh -c '! grep -q "^saved_entry=xen-" {GRUB_ENVIRONMENT}'
 ExecStart=/usr/bin/systemctl --force reboot

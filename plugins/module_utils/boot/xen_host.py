@@ -11,6 +11,7 @@ import json
 import os
 import re
 import struct
+import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ _GRUB_CFG = Path("/boot/grub/grub.cfg")
 _GRUB_ENVIRONMENT = Path(decisions.GRUB_ENVIRONMENT)
 _GRUB_DEFAULTS = Path("/etc/default/grub")
 _BLOCK_DEVICES = Path("/sys/dev/block")
+_PROC_NET = Path("/proc/net")
 _MARKER = Path(decisions.TRIAL_MARKER)
 _TIMER_LINK = Path("/etc/systemd/system/sysinit.target.wants") / decisions.TRIAL_TIMER
 _SECURE_BOOT = Path("/sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c")
@@ -45,6 +47,10 @@ _REBOOT_SECONDS = 60.0
 """How long after a trial was armed the run that did it may still be about to reboot the machine."""
 _SETTLE_SECONDS = 300.0
 """How long a booted system may take to start its units before its health is judged."""
+_ROUTE_SECONDS = 30.0
+"""How long after that a default route may still come: by a router's announcement, for one."""
+_RTF_REJECT = 0x0200
+"""Of a route that leads nowhere (include/uapi/linux/route.h)."""
 
 
 @dataclass
@@ -165,8 +171,8 @@ def confirm(options: decisions.Options, *, check: bool) -> Outcome:
         Hypervisor()
     except RingfenceError as error:
         problems.append(str(error))
-    if marker.get("default_route") and not _has_default_route():
-        problems.append("there is no default route any more; compare the names of the network interfaces with their configuration")
+    for family in _lost_routes(marker):
+        problems.append(f"there is no {family} default route any more; compare the names of the interfaces with their configuration")
     if problems:
         raise RingfenceError(
             f"Xen is booted on trial but not healthy: {'; '.join(problems)}. Failed units: {_failed_units()}. It is not made the default:"
@@ -188,7 +194,7 @@ def _arm_trial(options: decisions.Options) -> None:
         "armed_at": time.time(),
         "boot": boot_id(),
         "xen": entries.xen_command_line,
-        "default_route": _has_default_route(),
+        "default_routes": sorted(_default_routes()),
         "timeout": options.trial_timeout,
     }
     write_atomically(_MARKER, json.dumps(marker, indent=2).encode() + b"\n", 0o644)
@@ -355,9 +361,31 @@ def _read_marker() -> dict[str, Any]:
     return marker
 
 
-def _has_default_route() -> bool:
-    rows = Path("/proc/net/route").read_text(encoding="ascii").splitlines()[1:]
-    return any(row.split()[1] == "00000000" for row in rows if row.split())
+def _lost_routes(marker: Mapping[str, Any]) -> list[str]:
+    """The families of the default routes that the machine had before the trial, and has no more."""
+    deadline = time.monotonic() + _ROUTE_SECONDS
+    while (lost := sorted(set(marker.get("default_routes", ())) - _default_routes())) and time.monotonic() < deadline:
+        time.sleep(1)
+    return lost
+
+
+def _default_routes() -> set[str]:
+    """The families in which this host has a default route."""
+    found = {
+        # Destination and mask are none; the first line has the names of the columns.
+        "IPv4": (row[1] == row[7] == "00000000" for row in _routes("route")),
+        # The length of the prefix is none; the kernel's own entry, which rejects, is always there.
+        "IPv6": (row[1] == "00" and not int(row[8], 16) & _RTF_REJECT for row in _routes("ipv6_route")),
+    }
+    return {family for family, defaults in found.items() if any(defaults)}
+
+
+def _routes(table: str) -> list[list[str]]:
+    try:
+        lines = (_PROC_NET / table).read_text(encoding="ascii").splitlines()
+    except FileNotFoundError:  # The family is switched off.
+        return []
+    return [line.split() for line in lines if line.strip()]
 
 
 def _observe_machine() -> decisions.Machine:
@@ -369,7 +397,7 @@ def _observe_machine() -> decisions.Machine:
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
         architecture=os.uname().machine,
-        memory=int(xl_info()["total_memory"]) if booted_into_xen() else _memory(),
+        memory=_whole(int(xl_info()["total_memory"]) if booted_into_xen() else _linux_memory()),
         disk_free=disk.f_bavail * disk.f_frsize // _MIB,
         xen_installed=any(Path("/boot").glob("xen-*")),
         grub=_GRUB_CFG.exists() and all(_installed(program) for program in ("update-grub", "grub-reboot", "grub-set-default")),
@@ -378,6 +406,7 @@ def _observe_machine() -> decisions.Machine:
         grub_submenus=decisions.has_submenus(_grub_defaults()),
         secure_boot=_SECURE_BOOT.exists() and _SECURE_BOOT.read_bytes()[-1:] == b"\x01",
         dom0_kernel=booted_into_xen() or _kernel_has("CONFIG_XEN_DOM0=y"),
+        foreign_python="" if debian.PYTHON_PACKAGES in sys.path else sys.executable,
         hypervisor="" if booted_into_xen() else _hypervisor(Path("/")),
     )
 
@@ -403,11 +432,15 @@ def _read_word(path: Path) -> str:
         return ""
 
 
-def _memory() -> int:
-    """MiB of the machine, rounded up: the kernel keeps some of what is built in for itself."""
+def _whole(memory: int) -> int:
+    """MiB that are built in: firmware and kernel keep some of it, so neither Linux nor Xen tells of all."""
+    return -(-memory // 256) * 256
+
+
+def _linux_memory() -> int:
+    """MiB that Linux tells of, without Xen."""
     matched = re.search(r"^MemTotal:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    kib = int(matched[1]) if matched else 0
-    return -(-kib // (256 * 1024)) * 256
+    return int(matched[1]) // 1024 if matched else 0
 
 
 def _mount_of(path: Path) -> tuple[str, str]:

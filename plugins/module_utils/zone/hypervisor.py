@@ -14,6 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import NAMESPACE, parse_metadata
@@ -103,7 +104,7 @@ class Hypervisor:
         """:raises RingfenceError: when there is no libvirt, or it does not drive Xen."""
         self._modes: tuple[str, ...] | None = None
         if LIBVIRT_ERROR:
-            raise RingfenceError("python3-libvirt is not installed on this host; apply the role ringfence.zones.host")
+            raise RingfenceError(debian.missing_python_package("libvirt"))
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         if uri == URI and not booted_into_xen():
             raise RingfenceError("this host is not booted into Xen (see /proc/xen/capabilities); apply the role ringfence.zones.host")

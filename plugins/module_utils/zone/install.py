@@ -14,7 +14,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import base
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import base, firewall
 
 _LIBRARY = "/usr/lib/ringfence/python/ansible_collections/ringfence/zones/plugins/module_utils"
 
@@ -27,6 +27,8 @@ class Report:
     library: Mapping[str, tuple[str, str]]
     superfluous: Sequence[str]
     """Files that an older version of the library has left."""
+    rules: bool
+    """Whether the network's rules are loaded that a host without zones has."""
     before: str | None
     after: str | None
     """The digests of the zone base."""
@@ -34,7 +36,7 @@ class Report:
     @property
     def changed(self) -> bool:
         """Whether anything is not as it was."""
-        return bool(self.files or self.library or self.superfluous) or self.before != self.after
+        return bool(self.files or self.library or self.superfluous or self.rules) or self.before != self.after
 
 
 def install(store: Store, files: Sequence[HostFile], library: Mapping[str, str], scripts: Mapping[str, str], *, check: bool) -> Report:
@@ -42,7 +44,7 @@ def install(store: Store, files: Sequence[HostFile], library: Mapping[str, str],
 
     :param library: text by file name; without any, the library is left as it is.
     :param scripts: those of the zone base, text by file name.
-    :raises RingfenceError: when the host lacks what the zone base is made of, or another run holds the store.
+    :raises RingfenceError: when the host lacks what the zone base is made of, nft does not load rules, or another run holds the store.
     """
     with contextlib.nullcontext() if check else store.lock():
         # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
@@ -52,8 +54,12 @@ def install(store: Store, files: Sequence[HostFile], library: Mapping[str, str],
         outdated, renewed = host_files.outdated(wanted), host_files.outdated(modules)
         superfluous = host_files.superfluous(_LIBRARY, modules) if modules else []
         before, after = base.compose(store, scripts, check=check)
+        unfiltered = not firewall.kept(store)
         if not check:
+            if unfiltered:
+                # Before the host forwards anything. Zones may come much later, or never.
+                firewall.load(store, firewall.rules(()))
             host_files.write([*modules, *wanted])
             for path in superfluous:
                 Path(path).unlink()
-    return Report(outdated, renewed, superfluous, before, after)
+    return Report(outdated, renewed, superfluous, unfiltered, before, after)

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils import debian
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 
 try:
@@ -39,7 +40,7 @@ def compiled(rules: Mapping[str, Any]) -> bytes:
 @lru_cache(maxsize=16)
 def _compiled(text: str) -> bytes:
     if seccomp is None:
-        raise RingfenceError("python3-seccomp is not installed on this host; apply the role ringfence.zones.host")
+        raise RingfenceError(debian.missing_python_package("seccomp"))
     rules = json.loads(text)
     default = _action(rules["defaultAction"], rules.get("defaultErrnoRet"))
     program = seccomp.SyscallFilter(default)

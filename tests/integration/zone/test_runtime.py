@@ -16,7 +16,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.host_files import 
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import base as zone_base
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import install, runtime, seccomp
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import firewall, install, runtime, seccomp
 
 SCRIPTS = {"boot": "#!/bin/sh\nboot\n", "init": "#!/bin/sh\ninit\n", "poweroff": "#!/bin/sh\npoweroff\n"}
 BUSYBOX = "#!/bin/sh\nprintf 'busybox\\ncat\\npoweroff\\nsh\\nunixserver\\n'\n"
@@ -138,6 +138,14 @@ def test_the_runtime_is_installed_by_one_run_at_a_time(
     monkeypatch.setattr(install, "FORWARDING", forwarding)
     monkeypatch.setattr(install, "routes_others", lambda: {"ipv4"} if routes else set())
     monkeypatch.setattr(install, "_LIBRARY", str(library))
+    loaded = []
+
+    def load(script: list[str], *, stdin: bytes) -> bytes:
+        assert not forwarding.exists()
+        loaded.append((script, stdin.decode()))
+        return b""
+
+    monkeypatch.setattr(firewall, "run", load)
     monkeypatch.setattr(host_files, "_ACTIVATING", str(tmp_path / "activating"))
     library.mkdir()
     (library / "old.py").touch()
@@ -152,12 +160,15 @@ def test_the_runtime_is_installed_by_one_run_at_a_time(
         with pytest.raises(RingfenceError, match="another converge of this host is running"):
             run(check=False)
     assert not program.exists()
+    assert loaded == []
     assert run(check=False) == predicted
+    assert loaded == [(["nft", "-f", "-"], firewall.rules(()))]
     assert predicted.files == {str(program): ("", "#!"), **({} if routes else {str(forwarding): ("", "1")})}
     assert (list(predicted.library), predicted.superfluous) == ([f"{library}/zone/new.py"], [f"{library}/old.py"])
     assert [path.name for path in library.rglob("*.py")] == ["new.py"]
     assert predicted.changed
     assert not run(check=False).changed
+    assert len(loaded) == 1
 
 
 def test_what_the_host_lacks_is_told_with_its_package(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

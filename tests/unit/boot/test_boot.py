@@ -29,6 +29,7 @@ MACHINE = decisions.Machine(
     grub_submenus=True,
     secure_boot=False,
     dom0_kernel=True,
+    foreign_python="",
     hypervisor="",
 )
 
@@ -81,6 +82,7 @@ def test_a_fit_machine_has_no_problem() -> None:
         ({"grub_submenus": False}, "GRUB_DISABLE_SUBMENU"),
         ({"secure_boot": True}, "Secure Boot"),
         ({"dom0_kernel": False}, "CONFIG_XEN_DOM0"),
+        ({"foreign_python": "/opt/bin/python3"}, "the tasks run with /opt/bin/python3, which"),
         ({"hypervisor": "this is a host of Proxmox VE"}, "this is a host of Proxmox VE: Xen cannot share a machine"),
     ],
 )

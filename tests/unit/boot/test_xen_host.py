@@ -42,10 +42,10 @@ class World:
     in_xen: bool = False
     xen: str = ""
     libvirt: bool = True
-    default_route: bool = True
+    default_routes: set[str] = field(default_factory=lambda: {"IPv4", "IPv6"})
     machine: decisions.Machine = field(
         default_factory=lambda: decisions.Machine(
-            False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True, ""
+            False, "debian", "13", "x86_64", 4096, 9000, False, True, "ext4", True, True, False, True, "", ""
         )
     )
     packages: dict[str, str] = field(default_factory=dict)
@@ -126,7 +126,8 @@ def world_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> World:
     monkeypatch.setattr(xen_host, "Hypervisor", Libvirt)
     monkeypatch.setattr(xen_host, "booted_into_xen", lambda: world.in_xen)
     monkeypatch.setattr(xen_host, "_observe_machine", lambda: world.machine)
-    monkeypatch.setattr(xen_host, "_has_default_route", lambda: world.default_route)
+    monkeypatch.setattr(xen_host, "_default_routes", lambda: world.default_routes)
+    monkeypatch.setattr(xen_host, "_ROUTE_SECONDS", 0.0)
     linux = " ".join(["quiet", *decisions.dom0_arguments()])
     monkeypatch.setattr(xen_host, "_running", lambda: decisions.Running(world.in_xen, world.xen, linux if world.in_xen else "quiet"))
     monkeypatch.setattr(host_files, "outdated", outdated)
@@ -267,7 +268,7 @@ def test_a_trial_can_end_before_it_begins(world: World) -> None:
     assert world.saved == LINUX
     assert world.commands[-1] == ["grub-reboot", XEN]
     assert (world.root / "wants/trial.timer").is_symlink()
-    assert json.loads((world.root / "etc/trial.json").read_text())["default_route"] is True
+    assert json.loads((world.root / "etc/trial.json").read_text())["default_routes"] == ["IPv4", "IPv6"]
 
 
 def test_changed_parameters_of_a_confirmed_xen_are_a_trial_again(world: World) -> None:
@@ -418,7 +419,12 @@ def test_a_trial_that_failed_after_its_play_is_told_of_before_there_is_another(w
 
 @pytest.mark.parametrize(
     ("fault", "words"),
-    [({"libvirt": False}, "libvirt does not answer"), ({"default_route": False}, "no default route"), ({"xen": "placeholder"}, "dom0_mem")],
+    [
+        ({"libvirt": False}, "libvirt does not answer"),
+        ({"default_routes": {"IPv6"}}, "no IPv4 default route"),
+        ({"default_routes": {"IPv4"}}, "no IPv6 default route"),
+        ({"xen": "placeholder"}, "dom0_mem"),
+    ],
 )
 def test_an_unhealthy_trial_keeps_its_deadline(world: World, fault: dict[str, object], words: str) -> None:
     xen_host.arm(OPTIONS, reboot=True, check=False)
@@ -429,6 +435,51 @@ def test_an_unhealthy_trial_keeps_its_deadline(world: World, fault: dict[str, ob
         xen_host.confirm(OPTIONS, check=False)
     assert world.saved == LINUX
     assert (world.root / "wants/trial.timer").is_symlink()
+
+
+def test_a_default_route_may_come_late(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    xen_host.arm(OPTIONS, reboot=True, check=False)
+    world.boot_xen(OPTIONS)
+    answers = iter([set(), {"IPv4"}, {"IPv4", "IPv6"}])
+    monkeypatch.setattr(xen_host, "_default_routes", lambda: next(answers))
+    monkeypatch.setattr(xen_host, "_ROUTE_SECONDS", 60.0)
+    monkeypatch.setattr("time.sleep", lambda _seconds: None)
+    assert xen_host.confirm(OPTIONS, check=False).changed
+
+
+NO_IPV4 = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n"
+IPV4 = f"{NO_IPV4}eth0\t00000000\t010200C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
+LINK = f"{NO_IPV4}eth0\t000200C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
+HALF = f"{NO_IPV4}tun0\t00000000\t010200C0\t0003\t0\t0\t0\t00000080\t0\t0\t0\n"
+ROUTE = "{} {} 00000000000000000000000000000000 00 {} 00000400 00000003 00000000 {} {}\n"
+IPV6 = ROUTE.format("0" * 32, "00", "fd" + "0" * 29 + "1", "00000003", "eth0")
+REJECT = ROUTE.format("0" * 32, "00", "0" * 32, "00200200", "lo")
+LINK6 = ROUTE.format("fe80" + "0" * 28, "40", "0" * 32, "00000001", "eth0")
+
+
+@pytest.mark.parametrize(
+    ("route", "ipv6_route", "families"),
+    [
+        (IPV4, REJECT + LINK6, {"IPv4"}),
+        (LINK, IPV6, {"IPv6"}),
+        (IPV4, IPV6 + REJECT, {"IPv4", "IPv6"}),
+        (HALF, LINK6, set()),
+        (NO_IPV4, None, set()),
+    ],
+)
+def test_default_routes_are_told_by_their_family(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, route: str, ipv6_route: str | None, families: set[str]
+) -> None:
+    (tmp_path / "route").write_text(route)
+    if ipv6_route is not None:
+        (tmp_path / "ipv6_route").write_text(ipv6_route)
+    monkeypatch.setattr(xen_host, "_PROC_NET", tmp_path)
+    assert xen_host._default_routes() == families
+
+
+@pytest.mark.parametrize(("told", "whole"), [(2047, 2048), (2048, 2048), (1987, 2048), (130724, 130816)])
+def test_the_memory_of_a_machine_is_what_is_built_in(told: int, whole: int) -> None:
+    assert xen_host._whole(told) == whole
 
 
 def test_a_xen_that_never_reached_dom0_is_told_so(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import pytest
@@ -65,5 +66,11 @@ def test_a_rule_may_ask_for_capabilities_and_processors(conditions: dict[str, An
 
 def test_a_host_without_the_library_is_told_what_it_lacks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(seccomp_filter, "seccomp", None)
+    monkeypatch.setattr(sys, "path", ["/usr/lib/python3/dist-packages"])
     with pytest.raises(RingfenceError, match=r"^python3-seccomp is not installed on this host; apply the role"):
+        seccomp_filter.compiled(rules(_profile(), ()))
+    monkeypatch.setattr(sys, "path", ["/usr/local/lib/python3/dist-packages"])
+    with pytest.raises(
+        RingfenceError, match=r"^\S+ does not find Debian's python3-seccomp; set ansible_python_interpreter: /usr/bin/python3"
+    ):
         seccomp_filter.compiled(rules(_profile(), ()))
