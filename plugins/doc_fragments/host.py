@@ -21,7 +21,9 @@ attributes:
     DOCUMENTATION = r"""
 options:
   store:
-    description: The directory below which the host keeps kernels, images and zones.
+    description:
+      - The directory below which the host keeps kernels, images, zones and volumes. To have them on another disk, mount that disk there.
+      - Another directory is for tests only. The host's units, scripts and rules are made for the default, and would not find its zones.
     type: path
     default: /var/lib/ringfence
 """

@@ -35,6 +35,9 @@ class NotBegun(TakenBack):
 FAILURES = (RingfenceError, OSError)
 """What modules and the command catch and tell: errors of ours, and what the host's system refuses, such as to write on a full disk."""
 
+FAULTS = (*FAILURES, ValueError)
+"""What the change of one zone fails with. An image may have what no check has thought of, and no zone stays down for that."""
+
 _ADVICE = {
     **dict.fromkeys((errno.EACCES, errno.EPERM), "on a host this must run as root (become: true)"),
     **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "make room and run again"),

@@ -46,8 +46,9 @@ class Store:
 
         What it left of a zone's files is known by the zone's definition.
 
-        :raises RingfenceError: when another run holds it.
+        :raises RingfenceError: when another run holds it, or it is behind a link.
         """
+        self.refuse_links()
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         with open(self.root / "lock", "w", encoding="ascii") as handle:
             try:
@@ -61,6 +62,17 @@ class Store:
                 for path in directory.glob(f"{UNFINISHED}*"):
                     path.unlink()
             yield
+
+    def refuse_links(self) -> None:
+        """Refuse a store that a link leads to, or of which a part is behind one.
+
+        Linux tells the disks of zones by the paths to which links lead, and the rules and scripts that guard them know the others.
+
+        :raises RingfenceError: naming the link.
+        """
+        for path in (self.root, self.images, self.root / "runtime", self.zones, self.volumes):
+            if (leads_to := path.resolve()) != path:
+                raise RingfenceError(f"{path} is {leads_to} by a link, which is not accepted; mount that disk or directory there instead")
 
     @contextlib.contextmanager
     def workspace(self) -> Iterator[Path]:

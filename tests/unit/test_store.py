@@ -66,6 +66,17 @@ def test_one_writer_holds_the_store(tmp_path: Path) -> None:
     assert (store.tmp / "kept").is_dir()  # Whoever was refused has cleared nothing.
 
 
+@pytest.mark.parametrize("linked", ["store", "store/volumes", "store/runtime"])
+def test_a_store_behind_a_link_is_refused(tmp_path: Path, linked: str) -> None:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    (tmp_path / linked).parent.mkdir(exist_ok=True)
+    (tmp_path / linked).symlink_to(disk)
+    with pytest.raises(RingfenceError, match=f"^{tmp_path}/{linked} is {disk}.* by a link, .*; mount"), Store(tmp_path / "store").lock():
+        pass
+    assert list(disk.iterdir()) == []
+
+
 def test_a_writer_that_failed_leaves_the_store_to_the_next(tmp_path: Path) -> None:
     store = Store(tmp_path)
     with pytest.raises(OSError, match="No space left"), store.lock(), store.workspace() as workspace:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Collection, Mapping
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import installed
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import garbage, refusals
 from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan import CREATE, LIVE, RECREATE, REMOVE, RESTART, Step
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError, TakenBack
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAULTS, RingfenceError, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, references, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.image.images import Image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
@@ -105,7 +105,7 @@ class Apply:
                 make.write(self.store, definition, parts.kernel, parts.image, parts.base, self.secrets)
                 make.make_writable(self.store, definition, fresh=step.action in (CREATE, RECREATE))
                 self._start(definition, parts)
-            except (RingfenceError, OSError) as error:
+            except FAULTS as error:
                 if before is None:
                     raise
                 self._take_back(step, before, str(error))
@@ -245,7 +245,7 @@ class Apply:
         """Start the zone as it was; what failed is written down, so that it is not tried again and again."""
         try:
             self.resume(before)
-        except (RingfenceError, OSError) as second:
+        except FAULTS as second:
             raise RingfenceError(f"{error}; and it could not be brought back to what it was: {second}") from second
         if step.definition:
             refusals.remember(self.store, step.definition, error)

@@ -25,7 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan impo
     volumes_of_others,
     waves,
 )
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, NotBegun, RingfenceError, TakenBack
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAULTS, InvalidDeclaration, NotBegun, RingfenceError, TakenBack
 from ansible_collections.ringfence.zones.plugins.module_utils.host import listening_ports
 from ansible_collections.ringfence.zones.plugins.module_utils.image import images
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
@@ -126,6 +126,7 @@ def converge(
     if check and not booted_into_xen():
         return _preview(store, zones, declared_sizes)
     if check:
+        store.refuse_links()
         return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=True)
     with store.lock():
         return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=False)
@@ -187,7 +188,7 @@ class _Converge:
         grown = {**volumes.outgrown(self.store), **{change.name: change for change in sizes if change.action == volumes.GROW}}
         steps = plan(definitions, removed, observed, grown, adopt_runtime=self.policy.adopt_runtime)
         problems = limits.memory(steps, observed, self.hypervisor.free_memory)
-        problems += limits.owners(sizes, zones, observed, removed)
+        problems += limits.owners(sizes, zones, observed, removed, self.store)
         if problems:
             raise InvalidDeclaration(problems)
         volumes.check_space(self.store, sizes)
@@ -344,7 +345,7 @@ class _Converge:
                 self.apply.carry_out(step, now)
             elif now:
                 self._complete(now)
-        except (RingfenceError, OSError) as error:
+        except FAULTS as error:
             return error
         return None
 

@@ -11,6 +11,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.converge.plan impo
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.devices import NODES
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Publishers, Zone
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed
 
@@ -90,10 +91,23 @@ def _growth(step: Step, observed: Mapping[str, Observed]) -> int:
     return step.definition.zone.memory - _memory(observed[step.name]) if step.definition else 0
 
 
-def owners(sizes: Sequence[volumes.Change], zones: Sequence[Zone], observed: Mapping[str, Observed], removed: Collection[str]) -> list[str]:
-    """Volumes that would be taken from a zone that is not declared, and stays."""
+def owners(
+    sizes: Sequence[volumes.Change],
+    zones: Sequence[Zone],
+    observed: Mapping[str, Observed],
+    removed: Collection[str],
+    store: Store,
+) -> list[str]:
+    """Volumes that would be taken from a zone that is not declared, and stays; and those that a zone has and the host has not."""
     wanted = {mount.volume: zone.name for zone in zones for mount in zone.volumes}
-    problems = []
+    problems = [
+        f"volume {change.name}: its file is missing, and zone {name} has it: mount or restore {volumes.path(store, change.name)}, "
+        "or remove that zone (state: absent) before the volume is made anew, empty"
+        for change in sizes
+        for name, zone in observed.items()
+        if change.action == volumes.CREATE and name not in removed and zone.definition
+        if change.name in {mount.volume for mount in zone.definition.zone.volumes}
+    ]
     for name, zone in observed.items():
         if name in removed or not zone.definition or name in {zone.name for zone in zones}:
             continue

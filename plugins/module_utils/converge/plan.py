@@ -150,6 +150,11 @@ def _step(definition: Definition, observed: Observed | None, grown: Mapping[str,
     if observed.stopping is not None and observed.stopping == observed.domain_id:
         actions.add(RESTART)
         told = (*told, "an earlier run has asked it to stop")
+    for key in ("image", "kernel", "virtualization"):
+        # Else it would go on under a name for what it has that is not declared any more, and that is looked up anew each time.
+        if key not in reasons and getattr(definition.zone, key) != getattr(observed.definition.zone, key):
+            actions.add(LIVE)
+            told = (*told, f"{key} is declared as {getattr(definition.zone, key) or 'the default'} now")
     if observed.hosts_unsure:
         actions.add(LIVE)
         told = (*told, "an earlier run may have written its /etc/hosts")

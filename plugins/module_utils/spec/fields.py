@@ -250,7 +250,7 @@ def words(value: Any) -> tuple[str, ...]:
         found = shlex.split(value) if isinstance(value, str) else value
     except ValueError as error:
         raise Rejected(f"{accepted}; a quote or a backslash in it has nothing to end it: add what is missing, or write a list") from error
-    if not isinstance(found, list) or not all(isinstance(word, str) and "\0" not in word for word in found):
+    if not isinstance(found, list) or not all(map(is_text, found)):
         raise Rejected(accepted)
     return tuple(found)
 
@@ -267,7 +267,7 @@ def environment(value: Any) -> dict[str, str]:
     for name, content in value.items():
         if not isinstance(name, str) or not re.fullmatch(_VARIABLE, name):
             raise Rejected(accepted)
-        if isinstance(content, bool) or not isinstance(content, (str, int, float)) or "\0" in str(content):
+        if isinstance(content, bool) or not isinstance(content, (str, int, float)) or not is_text(str(content)):
             raise Rejected(f"{accepted}; {name} is a {type(content).__name__}")
     return {name: str(value[name]) for name in sorted(value)}
 
@@ -280,7 +280,7 @@ def env_files(value: Any) -> tuple[EnvFile, ...]:
         given = {"path": entry} if isinstance(entry, str) else entry
         if not isinstance(given, dict) or not set(given) <= {"path", "required"} or not isinstance(given.get("required", True), bool):
             raise Rejected(accepted)
-        if not isinstance(given.get("path"), str) or not given["path"].startswith("/") or "\0" in given["path"]:
+        if not is_text(given.get("path")) or not given["path"].startswith("/"):
             raise Rejected(accepted)
         files.append(EnvFile(**given))
     return tuple(files)
@@ -466,6 +466,11 @@ def stop_signal(value: Any) -> str:
     return text
 
 
+def is_text(value: object) -> bool:
+    """Whether a value can be given to a program. Texts of JSON and YAML may have halves of characters (surrogates)."""
+    return isinstance(value, str) and not re.search("[\0\ud800-\udfff]", value)
+
+
 def duration(value: Any) -> int:
     """A time in seconds, written as Compose does: ``10s``, ``1m30s``, ``2h``."""
     matched = re.fullmatch(_DURATION, value) if isinstance(value, str) else None
@@ -498,7 +503,7 @@ def healthcheck(value: Any) -> Healthcheck:
 
 def health_test(value: Any) -> tuple[str, ...]:
     """The command line of a check, as of Compose and of the ``Healthcheck`` of image configurations; none if it is ``NONE``."""
-    if isinstance(value, str) and value and "\0" not in value:
+    if value and is_text(value):
         return ("/bin/sh", "-c", value)
     kind, *arguments = words(value) or ("",)
     if kind == "NONE" and not arguments:

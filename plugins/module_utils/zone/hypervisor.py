@@ -300,6 +300,9 @@ class Hypervisor:
         domain = self._domain(name)
         if domain is not None:
             self._try(f"undefine zone {name}", domain.undefine)
+        # A kernel may have rebooted when it was asked to end, and libvirt forgets a domain that it is just starting anew.
+        if _in_xen(name):
+            run(["xl", "destroy", name])
 
     def _is_active(self, domain: Any) -> bool:
         return bool(self._try(f"say whether zone {domain.name()} runs", domain.isActive))

@@ -17,7 +17,14 @@ from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.devices import NODES
-from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import CAPABILITIES, Device, Healthcheck, Rejected, health_test
+from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import (
+    CAPABILITIES,
+    Device,
+    Healthcheck,
+    Rejected,
+    health_test,
+    is_text,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import seccomp
 
@@ -44,6 +51,8 @@ _NETWORK_PARAMETERS = {"net.ipv4.ip_unprivileged_port_start": "0", "net.ipv4.pin
 """What Docker sets for each container with a network of its own: any user may listen on any port, and ping."""
 
 _SECOND = 10**9
+_LONGEST_OF_IMAGE = 3600
+"""Seconds that an image may ask for; a converge waits for its health check, and whoever declares the zone can ask for more."""
 
 _NO_LIMIT = 2**64 - 1
 """RLIM_INFINITY."""
@@ -183,7 +192,7 @@ def health(zone: Zone, image: dict[str, Any]) -> Health | None:
         value = described.get(key)
         if declared_value is not None:
             return declared_value
-        return max(1, value // unit) if isinstance(value, int) and value > 0 else default
+        return min(max(1, value // unit), _LONGEST_OF_IMAGE) if isinstance(value, int) and value > 0 else default
 
     return Health(
         argv=test,
@@ -216,15 +225,15 @@ def word(image: dict[str, Any], key: str) -> str:
 
     :raises RingfenceError: if it is none; whoever made the image wrote it.
     """
-    value = image.get(key) or ""
-    if not isinstance(value, str) or "\0" in value:
+    value: str = image.get(key) or ""
+    if not is_text(value):
         raise RingfenceError(f"image: {key} of its configuration is {str(value)[:80]!r}; it has to be a string")
     return value
 
 
 def _words(image: dict[str, Any], key: str) -> list[str]:
     value = image.get(key) or []
-    if not isinstance(value, list) or not all(isinstance(entry, str) and "\0" not in entry for entry in value):
+    if not isinstance(value, list) or not all(map(is_text, value)):
         raise RingfenceError(f"image: {key} of its configuration is {str(value)[:80]!r}; it has to be a list of strings")
     return value
 

@@ -195,6 +195,19 @@ def test_of_a_transient_domain_nothing_is_left_when_it_ends(host: Hypervisor, mo
         host.run_transient("trial", xml.replace("<memory", "<broken"))
 
 
+def test_a_zone_that_libvirt_starts_anew_while_it_is_removed_is_ended(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[list[str]] = []
+
+    def run(argv: list[str]) -> bytes:
+        ran.append(argv)
+        return b""
+
+    monkeypatch.setattr(hypervisor, "run", run)
+    _define(host)
+    host.undefine("web")
+    assert ran == [["xl", "domid", "web"], ["xl", "destroy", "web"]]
+
+
 def test_a_zone_that_does_not_shut_down_is_ended(host: Hypervisor, monkeypatch: pytest.MonkeyPatch) -> None:
     _define(host)
     host.start("web")

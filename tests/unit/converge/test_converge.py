@@ -237,6 +237,32 @@ def test_a_tag_is_looked_up_when_the_zone_is_made_and_when_the_reference_changes
     assert _actions(host.converge(_zone(image="registry.example/image:new"))) == {"web": "recreate"}
 
 
+def test_what_no_check_of_an_image_has_thought_of_is_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone(), _zone("other", depends_on=["web"]))
+    host.publish("2")
+
+    def write(*_arguments: Any) -> None:
+        raise ValueError("surrogates not allowed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(make, "write", write)
+        report = host.converge(_zone(image=reference("2")), _zone("other", depends_on=["web"]))
+    assert report.failures == ["zone web: recreate: surrogates not allowed; the zone runs as before"]
+    assert host.hypervisor.domains["web"].number is not None
+
+
+def test_a_tag_that_meant_the_same_image_is_not_followed_in_each_run(host: Host) -> None:
+    host.publish("1", tag="1.0")
+    host.publish("1", tag="stable")
+    host.converge(_zone(image="registry.example/image:1.0"))
+    renamed = _zone(image="registry.example/image:stable")
+    number = host.hypervisor.domains["web"].number
+    assert _actions(host.converge(renamed, check=True)) == _actions(host.converge(renamed)) == {"web": "live"}
+    assert host.hypervisor.domains["web"].number == number
+    host.publish("2", tag="stable")
+    assert not host.converge(renamed).changed
+
+
 def test_zones_of_one_image_share_it(host: Host) -> None:
     host.converge(_zone("a"), _zone("b"), _zone("c"))
     assert host.resolved == [reference("1")]
@@ -1340,6 +1366,21 @@ def test_a_volume_is_made_before_the_zone_that_has_it(host: Host) -> None:
     assert f"{host.store.volumes}/data.img" in host.hypervisor.domains["web"].xml
     again = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
     assert (again.changed, again.volumes[0]["action"]) == (False, "keep")
+
+
+def test_a_volume_whose_file_is_missing_is_not_made_anew_under_its_zone(host: Host) -> None:
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    file = host.store.volumes / "data.img"
+    file.rename(host.store.root / "elsewhere")
+    moved = (_zone(), _zone("other", volumes=["data:/srv"]))
+    for declared in ((_zone(volumes=["data:/srv"]),), moved):
+        (problem,) = _problems(host, *declared, volumes=DATA)
+        assert problem.startswith(f"volume data: its file is missing, and zone web has it: mount or restore {file}, or remove that zone")
+    assert not file.exists()
+    (host.store.root / "elsewhere").rename(file)
+    assert not host.converge(_zone(volumes=["data:/srv"]), volumes=DATA).changed
+    file.unlink()
+    assert host.converge(_zone(state="absent"), volumes=DATA).volumes[0]["action"] == "create"
 
 
 def test_a_volume_outlives_its_zone_and_its_declaration(host: Host) -> None:

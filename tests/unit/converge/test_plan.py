@@ -192,10 +192,18 @@ def test_a_zone_that_is_started_anew_gets_the_current_runtime(active: bool) -> N
     assert step.definition == declared
 
 
-def test_another_name_of_the_same_image_or_kernel_changes_nothing() -> None:
+def test_another_name_of_the_same_image_or_kernel_restarts_nothing_and_is_written_down() -> None:
     observed = _definition(kernel=ONE)
     zone = dataclasses.replace(observed.zone, image="registry.example/web:stable", kernel="stable", virtualization="pv")
-    assert _one(dataclasses.replace(observed, zone=zone), _observed(observed)).action == "keep"
+    step = _one(dataclasses.replace(observed, zone=zone), _observed(observed))
+    assert (step.action, step.reasons) == (
+        "live",
+        (
+            "image is declared as registry.example/web:stable now",
+            "kernel is declared as stable now",
+            "virtualization is declared as pv now",
+        ),
+    )
 
 
 def test_a_new_content_of_a_secret_restarts_the_zone() -> None:

@@ -201,6 +201,8 @@ def test_the_working_directory_is_absolute(directory: str | None, expected: str)
         ("Env", 5, "Env of its configuration is '5'"),
         ("User", 1000, "User of its configuration is '1000'; it has to be a string"),
         ("WorkingDir", ["/"], "WorkingDir of its configuration is"),
+        ("WorkingDir", "/\ud800", "WorkingDir of its configuration is"),
+        ("Cmd", ["echo", "\udfff"], "Cmd of its configuration is"),
     ],
 )
 def test_an_image_whose_configuration_is_not_as_specified_is_refused(key: str, value: Any, message: str) -> None:
@@ -369,6 +371,7 @@ CHECKED = {**IMAGE, "Healthcheck": {"Test": ["CMD", "/check"], "Interval": 10 * 
         (Healthcheck(test=()), CHECKED, None),
         (Healthcheck(test=("/own",)), IMAGE, Health(("/own",), 30, 30, 3, 0, 5)),
         (None, {**IMAGE, "Healthcheck": {"Test": ["NONE"]}}, None),
+        (None, {**IMAGE, "Healthcheck": {"Test": ["CMD", "/c"], "StartPeriod": 10**400}}, Health(("/c",), 30, 30, 3, 3600, 5)),
         (None, {**IMAGE, "Healthcheck": {"Test": ["CMD-SHELL", "true"]}}, Health(("/bin/sh", "-c", "true"), 30, 30, 3, 0, 5)),
     ],
 )
