@@ -109,6 +109,21 @@ options:
         host's packages, and is no reason by itself to restart a zone; until then RV(zones[].pending) tells of it.
     type: bool
     default: false
+  planned:
+    description:
+      - In check mode, what zones will find on the host, as M(ringfence.zones.runtime) and M(ringfence.zones.kernels) returned it in check
+        mode. They have changed nothing either, so without this a zone's new kernel would not be known, and its restart not be predicted.
+      - Of a kernel that the host has not yet, it is not known what it can; it is taken to suit its zones.
+    type: dict
+    suboptions:
+      runtime:
+        description: What M(ringfence.zones.runtime) returned as RV(ringfence.zones.runtime#module:runtime).
+        type: str
+      kernels:
+        description: What M(ringfence.zones.kernels) returned as RV(ringfence.zones.kernels#module:kernels).
+        type: list
+        elements: dict
+        required: true
   keep_unused:
     description:
       - How many images, and how many kernels, that no zone of the host uses stay on it, so that going back to one needs no network. The
@@ -124,7 +139,9 @@ attributes:
   check_mode:
     description: Can run in check mode and say what it would change.
     support: full
-    details: On a host that is not booted into Xen yet, the declaration is validated and every zone is predicted to be created.
+    details: >-
+      On a host that is not booted into Xen yet, the declaration is validated and every zone is predicted to be created. See also
+      O(planned).
   diff_mode:
     description: Shows each change in a line with its reasons, and the fields of each zone that changes, before and after.
     support: full
@@ -364,7 +381,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.ringfence.zones.plugins.module_utils.converge.converge import Policy, Report, converge
+from ansible_collections.ringfence.zones.plugins.module_utils.converge.converge import Planned, Policy, Report, converge
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, told
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -383,6 +400,10 @@ def main() -> None:
             "start_timeout": {"type": "float", "default": 120},
             "retry": {"type": "bool", "default": False},
             "adopt_runtime": {"type": "bool", "default": False},
+            "planned": {
+                "type": "dict",
+                "options": {"runtime": {"type": "str"}, "kernels": {"type": "list", "elements": "dict", "required": True}},
+            },
             "keep_unused": {"type": "int", "default": 3},
             "store": {"type": "path", "default": "/var/lib/ringfence"},
         },
@@ -400,6 +421,7 @@ def main() -> None:
             module.params["secrets"],
             Policy(**{name: module.params[name] for name in ("prune", "retry", "adopt_runtime", "keep_unused", "start_timeout")}),
             check=module.check_mode,
+            planned=Planned(**module.params["planned"]) if module.params["planned"] else None,
         )
     except FAILURES as error:
         module.fail_json(msg=told(error), **_NOTHING)

@@ -270,11 +270,12 @@ class Host:
         volumes: dict[str, Any] | None = None,
         secrets: dict[str, Any] | None = None,
         check: bool = False,
+        planned: converge.Planned | None = None,
         **policy: Any,
     ) -> converge.Report:
         """Converge the host; ``policy`` is that of the module's options."""
         chosen = converge.Policy(**{"start_timeout": 5, **policy})
-        return converge.converge(self.store, list(zones), volumes or {}, secrets or {}, chosen, check=check)
+        return converge.converge(self.store, list(zones), volumes or {}, secrets or {}, chosen, check=check, planned=planned)
 
     def snapshot(self) -> dict[str, Any]:
         """Everything that a converge may change."""

@@ -91,6 +91,22 @@ def test_check_mode_changes_nothing(host: Host, capsys: pytest.CaptureFixture[st
     assert host.hypervisor.calls == []
 
 
+def test_check_mode_takes_what_other_modules_have_planned(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    row = {
+        "name": "next",
+        "image": "registry.example/next",
+        "digest": None,
+        "release": None,
+        "modes": None,
+        "default": False,
+        "changed": True,
+    }
+    planned = {"runtime": None, "kernels": [row]}
+    result = _zones(host, capsys, _zone(kernel="next"), planned=planned, _ansible_check_mode=True)
+    assert (result["changed"], result["zones"][0]["action"]) == (True, "create")
+    assert _zones(host, capsys, _zone(kernel="next"), planned=planned)["failed"]
+
+
 def test_a_difference_shows_no_value_of_a_variable(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     _zones(host, capsys, _zone(environment={"A": "first-secret"}))
     result = _zones(host, capsys, _zone(environment={"A": "second-secret"}, memory="256MiB"), _ansible_diff=True)

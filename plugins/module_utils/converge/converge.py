@@ -35,7 +35,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import P
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files, firewall, network, runtime, volumes
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, shown
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import LIBVIRT_ERROR, Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, differs_in_size
 
 if TYPE_CHECKING:
@@ -64,6 +64,16 @@ class Policy:
     """Images, and kernels, that no zone uses and that stay all the same."""
     start_timeout: float = 120
     """Seconds within which the container of a started zone must run, and be healthy if it is checked."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+    """What zones will find on their host, where what brings it there was run in check mode too."""
+
+    runtime: str | None
+    """The digest of the zone base; ``None`` if the host lacks what it is made of."""
+    kernels: Sequence[Mapping[str, Any]]
+    """As :func:`kernels.expected` takes them."""
 
 
 @dataclasses.dataclass
@@ -115,30 +125,33 @@ def converge(
     policy: Policy,
     *,
     check: bool,
+    planned: Planned | None = None,
 ) -> Report:
     """Bring a host's zones and volumes to what is declared.
 
     :param secrets: contents by name.
+    :param planned: only with ``check``.
     :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
     """
     zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
     zones = env_files.merged(zones)
-    if check and not booted_into_xen():
-        return _preview(store, zones, declared_sizes)
     if check:
         store.refuse_links()
-        return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=True)
+        lacks = "is not booted into Xen" if not booted_into_xen() else "has no libvirt" if planned and LIBVIRT_ERROR else ""
+        if lacks:
+            return _preview(store, zones, declared_sizes, lacks)
+        return _Converge(store, Hypervisor(), secrets, policy, planned).run(zones, declared_sizes, check=True)
     with store.lock():
         return _Converge(store, Hypervisor(), secrets, policy).run(zones, declared_sizes, check=False)
 
 
-def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) -> Report:
-    """What will happen on a host that has no Xen yet: nothing runs there, so every declared zone will be created."""
+def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume], lacks: str) -> Report:
+    """What will happen on a host that lacks Xen or libvirt yet: nothing runs there, so every declared zone will be created."""
     report = Report()
     _tell_volumes(volumes.changes(declared, volumes.existing(store)), report)
     for zone in zones:
         creates = zone.state == "present"
-        action, reason = (CREATE, "this host is not booted into Xen yet") if creates else (KEEP, "does not exist")
+        action, reason = (CREATE, f"this host {lacks} yet") if creates else (KEEP, "does not exist")
         report.zones.append({"name": zone.name, "action": action, "reasons": [reason], "changed": creates, "failed": False})
         if creates:
             report.before[zone.name], report.after[zone.name] = None, {"name": zone.name, "image": zone.image}
@@ -148,11 +161,14 @@ def _preview(store: Store, zones: Sequence[Zone], declared: Sequence[Volume]) ->
 class _Converge:
     """The state of one call."""
 
-    def __init__(self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], policy: Policy) -> None:
+    def __init__(
+        self, store: Store, hypervisor: Hypervisor, secrets: Mapping[str, str], policy: Policy, planned: Planned | None = None
+    ) -> None:
         self.store = store
         self.hypervisor = hypervisor
         self.secrets = secrets
         self.policy = policy
+        self.planned = planned
         self.resolved: dict[str, registry.Resolved] = {}
         self.image_is_present = functools.cache(functools.partial(images.is_present, store))
         self.kernels: dict[str, Kernel] = {}
@@ -236,9 +252,8 @@ class _Converge:
         check: bool,
     ) -> list[Definition]:
         problems: list[str] = []
-        known = kernels.deployed(self.store)
-        standard = kernels.default(self.store)
-        base = runtime.current(self.store).digest if zones else ""
+        known, standard = kernels.expected(self.store, self.planned.kernels if self.planned else ())
+        base = self._base() if zones else ""
         taken = {name: zone.definition.index for name, zone in observed.items() if zone.definition}
         indices = network.allocate((zone.name for zone in zones), taken)
         peers: dict[str, dict[str, str]] = {zone.name: {} for zone in zones}
@@ -271,6 +286,10 @@ class _Converge:
         if problems:
             raise InvalidDeclaration(problems)
         return definitions
+
+    def _base(self) -> str:
+        """The digest of the zone base that zones which start get; empty in check mode if it is not known yet."""
+        return self.planned.runtime or "" if self.planned else runtime.current(self.store).digest
 
     def _image_digest(self, zone: Zone, before: Definition | None) -> str:
         """The digest of a zone's image. A reference that is as before is not looked up again: Compose's pull policy ``missing``."""

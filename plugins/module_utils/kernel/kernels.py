@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import modules
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 
@@ -107,6 +108,25 @@ def default(store: Store) -> Kernel | None:
     """The kernel for zones that name none; ``None`` if no kernel is deployed."""
     known = names(store)
     return load_named(store, known.default, known.kernels[known.default]) if known.default else None
+
+
+def expected(store: Store, planned: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Kernel], Kernel | None]:
+    """What :func:`deployed` and :func:`default` are to be after a converge of kernels that was only tried, in check mode.
+
+    :param planned: what it reported of each kernel: ``name``, ``image``, ``digest`` (``None`` if that is not known yet) and ``default``.
+    :return: of a kernel that is not in the store, what is not known of it is taken to suit.
+    """
+    known = {name: target for name, target in names(store).kernels.items() if name not in {row["name"] for row in planned}}
+    found = {name: load_named(store, name, target) for name, target in known.items()}
+    for row in planned:
+        name, image, digest = row["name"], row["image"], row["digest"] or ""
+        try:
+            found[name] = read(directory(store, digest), name, image)
+        except RingfenceError:
+            anything: dict[str, tuple[str, ...]] = dict.fromkeys((*modules.REQUIRED, *modules.OPTIONAL), ())
+            found[name] = Kernel(name, image, digest, "", ("pv", "pvh"), anything, directory(store, digest), {})
+    chosen = next((row["name"] for row in planned if row["default"]), names(store).default)
+    return found, found.get(chosen or "")
 
 
 def directory(store: Store, digest: str) -> Path:

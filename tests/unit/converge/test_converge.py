@@ -237,6 +237,38 @@ def test_a_tag_is_looked_up_when_the_zone_is_made_and_when_the_reference_changes
     assert _actions(host.converge(_zone(image="registry.example/image:new"))) == {"web": "recreate"}
 
 
+def _planned(*, runtime: str | None = digest("e"), **kernels: str | None) -> converge.Planned:
+    """As the runtime and the kernels of a host report what they would be; the first kernel is the default."""
+    rows = [{"name": name, "image": f"registry.example/{name}", "digest": of} for name, of in kernels.items()]
+    return converge.Planned(runtime, [{**row, "default": number == 0} for number, row in enumerate(rows)])
+
+
+@pytest.mark.parametrize("new", [digest("b"), digest("f")], ids=["stored", "not stored"])
+def test_check_mode_knows_a_kernel_that_would_be_deployed_before(host: Host, new: str) -> None:
+    host.converge(_zone(), _zone("other", kernel="old"))
+    before = host.snapshot()
+    planned = _planned(stable=new, next=digest("d"))
+    report = host.converge(_zone(), _zone("other", kernel="old"), _zone("third", kernel="next"), check=True, planned=planned)
+    assert _actions(report) == {"web": "restart", "other": "keep", "third": "create"}
+    assert host.snapshot() == before
+
+
+def test_check_mode_knows_a_zone_base_that_would_be_installed_before(host: Host) -> None:
+    host.converge(_zone())
+    planned = _planned(stable=digest("a"), runtime=digest("9"))
+    report = host.converge(_zone(), check=True, planned=planned)
+    assert (_actions(report), report.zones[0]["pending"]) == ({"web": "keep"}, [f"restart to adopt runtime {digest('9')[:19]}…"])
+    assert _actions(host.converge(_zone(), check=True, planned=planned, adopt_runtime=True)) == {"web": "restart"}
+
+
+def test_check_mode_bears_that_what_would_come_before_is_not_known(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = _planned(runtime=None, next=None)
+    assert _actions(host.converge(_zone(), check=True, planned=planned)) == {"web": "create"}
+    monkeypatch.setattr(converge, "LIBVIRT_ERROR", ImportError("no"))
+    (zone,) = host.converge(_zone(), check=True, planned=planned).zones
+    assert (zone["action"], zone["reasons"]) == ("create", ["this host has no libvirt yet"])
+
+
 def test_what_no_check_of_an_image_has_thought_of_is_taken_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.converge(_zone(), _zone("other", depends_on=["web"]))
     host.publish("2")
