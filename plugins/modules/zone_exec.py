@@ -105,6 +105,8 @@ def main() -> None:
         no_log=True,
     )
     name = module.params["name"]
+    if not module.params["argv"]:
+        module.fail_json(msg=f"zone {name}: argv: [] is not accepted; accepted: a program and its arguments")
     try:
         domain_id = Hypervisor().zone_domain_id(name)
         answer = channel.execute(

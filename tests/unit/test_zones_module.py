@@ -175,6 +175,12 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return known
 
 
+def test_no_command_is_refused(capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
+    result = _run(zone_exec, capsys, name="web", argv=[])
+    assert result["msg"] == "zone web: argv: [] is not accepted; accepted: a program and its arguments"
+    assert "arguments" not in asked
+
+
 def test_a_command_in_a_zone_is_run_and_its_answer_returned(host: Host, capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
     result = _run(zone_exec, capsys, name="web", argv=["cat", "-"], stdin="in", timeout=5, limit=9, store=str(host.store.root))
     assert asked["arguments"] == ("web", 7, ["cat", "-"])
