@@ -18,6 +18,9 @@ _BOOT_PROTOCOL = 0x0208
 
 _CONFIG_START, _CONFIG_END = b"IKCFG_ST", b"IKCFG_ED"
 
+_MAX_NOTES = 1 << 20
+"""Bytes of all segments of notes, which may overlap. Those of Debian's cloud kernel have some hundred."""
+
 _PT_NOTE = 4
 _EM_X86_64 = 62
 
@@ -161,8 +164,12 @@ def _program_headers(elf: bytes) -> list[_Segment]:
 
 def _xen_notes(elf: bytes) -> dict[int, bytes]:
     notes = {}
+    left = _MAX_NOTES
     for segment in _program_headers(elf):
         if segment.kind == _PT_NOTE:
+            left -= segment.size
+            if left < 0:
+                raise InvalidKernel(f"its segments of ELF notes have more than {_MAX_NOTES} bytes together; at most so many are accepted")
             data = elf[segment.offset : segment.offset + segment.size]
             position = 0
             while position + 12 <= len(data):
