@@ -123,8 +123,11 @@ def _release(image: bytes) -> str:
 
 
 def _banner_release(kernel: bytes) -> str:
-    """The release in the line with which the kernel greets, as it stands in the uncompressed kernel (Linux, init/version.c)."""
-    banner = re.search(rb"Linux version ([!-~]+) \(", kernel)
+    """The release in the line with which the kernel greets, as it stands in the uncompressed kernel (Linux, init/version.c).
+
+    One that is longer than uname's field is none.
+    """
+    banner = re.search(rb"Linux version ([!-~]{1,64}) \(", kernel)
     if not banner:
         raise InvalidKernel("the kernel does not say its version ('Linux version …'); it is truncated or no kernel of Linux")
     return banner[1].decode("ascii")

@@ -246,7 +246,7 @@ def _plain_module(parts: _Parts, path: str, content: bytes) -> bytes:
     """A module as busybox's insmod takes it: not compressed. Its signature, at the end, stays."""
     if not content.startswith(b"\x7fELF"):
         content = decompress(content)
-    built_for = re.search(rb"vermagic=([!-~]+)", content)
+    built_for = re.search(rb"vermagic=([!-~]{1,64})", content)
     found = built_for[1].decode("ascii") if built_for else "no release"
     if found != parts.boot.release:
         raise RingfenceError(

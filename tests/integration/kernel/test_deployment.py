@@ -233,6 +233,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no addons": ({"without": ("kernel/addons.squashfs",)}, "lacks, built in or as a module"),
     "addons of another release": ({"module": samples.module("6.1.0-other")}, "is built for 6.1.0-other, the kernel is 6.12.1-sample"),
+    "module of a long name": ({"module": samples.module("6" * 70)}, "is built for 6{64}, the kernel is"),
     "module that is no module": ({"module": b"\x7fELF" + bytes(60)}, "is built for no release"),
     "addons without a listed module": ({"without": ("overlay.ko",)}, "does not hold overlay.ko"),
     "metadata of another release": ({"metadata": "KERNEL_UNAME_R=6.1.0-other\n"}, "says release 6.1.0-other, but the kernel is"),

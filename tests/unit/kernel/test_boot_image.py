@@ -116,8 +116,9 @@ def test_the_notes_that_are_looked_at_are_bounded() -> None:
         (samples.vmlinux()[:-1], "its segments end at"),
         (samples.vmlinux(machine=183), "not an x86-64 ELF file"),
         (samples.elf(), "does not say its version"),
+        (samples.vmlinux("6" * 65), "does not say its version"),
     ],
-    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments", "vmlinux", "arm vmlinux", "program"],
+    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments", "vmlinux", "arm vmlinux", "program", "long"],
 )
 def test_what_is_no_boot_image_is_refused(image: bytes, message: str) -> None:
     with pytest.raises(InvalidKernel, match=message):
