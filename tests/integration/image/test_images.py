@@ -492,8 +492,9 @@ def test_a_disk_that_is_too_small_does_not_stay_full_of_layers(
         assert len(kept(store) & {*one, *two}) == 2
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    one = pushed(tmp_path, port, "one", gzip.compress(tar(a=FIRST)))
-    two = pushed(tmp_path, port, "two", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    base = gzip.compress(tar(a=FIRST))
+    one = pushed(tmp_path, port, "one", base)
+    two = pushed(tmp_path, port, "two", base, gzip.compress(tar(b=SECOND)))
     build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/one:1", "amd64"))
     monkeypatch.setattr(layers, "uncompressed", full)
     with pytest.raises(RingfenceError, match="is full; make room and run again"):
