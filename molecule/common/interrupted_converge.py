@@ -101,8 +101,9 @@ class Changes:
         elif event in ("os.remove", "os.rmdir"):
             self._begin_file("delete", absolute(*arguments))
         elif event == "subprocess.Popen":
-            # Options of skopeo come before what it is to do.
-            program = " ".join([word for word in map(str, arguments[1]) if not word.startswith("--override-")][:2])
+            # Options of skopeo come before what it is to do, and its limits before that.
+            passed_over = ("prlimit", "--fsize=", "--override-")
+            program = " ".join([word for word in map(str, arguments[1]) if not word.startswith(passed_over)][:2])
             if program not in READS:
                 self._begin(f"run {program}")
 

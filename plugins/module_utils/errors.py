@@ -9,8 +9,23 @@ from __future__ import annotations
 import errno
 
 
+def printable(text: str) -> str:
+    """Text with every character escaped that is not printable: what a terminal acts upon, and what changes how text is read."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def _printable_lines(text: str) -> str:
+    return "\n".join(map(printable, text.split("\n")))
+
+
 class RingfenceError(Exception):
-    """A failure told in one message: object, field, value, what is accepted, what to do, and the cause."""
+    """A failure told in one message: object, field, value, what is accepted, what to do, and the cause.
+
+    Of the message, which may hold what images, zones and programs say, all but line feeds is made printable.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(_printable_lines(message))
 
 
 class InvalidDeclaration(RingfenceError):
@@ -20,8 +35,8 @@ class InvalidDeclaration(RingfenceError):
     """
 
     def __init__(self, problems: list[str]) -> None:
-        self.problems = problems
-        super().__init__("; ".join(problems))
+        self.problems = [_printable_lines(problem) for problem in problems]
+        super().__init__("; ".join(self.problems))
 
 
 class TakenBack(RingfenceError):

@@ -37,7 +37,7 @@ def converge(store, zones, *_more, **_options):
         (workspace / "file").write_text("no change")
         tempfile.TemporaryFile(dir=store.tmp).close()
         run(["sh", "-c", "sleep 0.2"])
-        run(["true", "--override-arch=amd64", "is one"])
+        run(["prlimit", "--fsize=1000", "true", "--override-arch=amd64", "is one"])
         (store.root / "zones").mkdir(exist_ok=True)
         (store.root / "zones").mkdir(exist_ok=True)
         write_atomically(store.root / "zones" / "initrd-0123456789ab", b"")

@@ -37,6 +37,13 @@ def test_a_failure_carries_its_cause(script: str, output: str) -> None:
     assert caught.value.output == ("" if output == "no output" else output)
 
 
+def test_what_a_program_says_is_fit_for_a_terminal() -> None:
+    with pytest.raises(CommandFailed) as caught:
+        run(["sh", "-c", "printf 'one\\ntwo\\033[2J\\007' >&2; exit 1"])
+    assert str(caught.value) == "sh failed with exit status 1: one\ntwo\\x1b[2J\\x07"
+    assert caught.value.output == "one\ntwo\x1b[2J\x07"
+
+
 def test_the_last_of_a_long_message_is_kept() -> None:
     with pytest.raises(CommandFailed) as caught:
         run(["sh", "-c", "head -c 100000 /dev/zero | tr '\\0' x >&2; echo cause >&2; exit 1"])

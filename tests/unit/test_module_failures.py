@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError, told
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, NotBegun, RingfenceError, told
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import zonectl
@@ -54,6 +54,18 @@ def test_what_is_to_be_done_is_said_of_what_is_known() -> None:
     assert told(RingfenceError("what and why")) == "what and why"
     assert told(OSError(errno.ENOSPC, "No space left", "/f")) == "[Errno 28] No space left: '/f'; make room and run again"
     assert told(OSError(errno.EIO, "Input/output error", "/f")) == "[Errno 5] Input/output error: '/f'"
+
+
+HOSTILE = "zone é:\n\ttag \x1b]0;title\x07 \u202e\udcff"
+SHOWN = "zone é:\n\\ttag \\x1b]0;title\\x07 \\u202e\\udcff"
+
+
+def test_no_error_reaches_a_terminal_with_a_control_character() -> None:
+    """ansible-core shows messages as they are, and they hold what images say."""
+    assert told(RingfenceError(HOSTILE)) == str(NotBegun(HOSTILE)) == SHOWN
+    assert told(RingfenceError(f"it failed: {RingfenceError(HOSTILE)}")) == f"it failed: {SHOWN}"
+    invalid = InvalidDeclaration([HOSTILE, "fault"])
+    assert (str(invalid), invalid.problems) == (f"{SHOWN}; fault", [SHOWN, "fault"])
 
 
 def test_a_full_disk_is_told_with_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ import dataclasses
 import os
 import subprocess
 import zlib
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -29,18 +29,21 @@ MAX_ENTRIES = 400_000
 """Entries of all layers together, and directories that none describes; each takes about 400 bytes of memory while an image is merged."""
 
 MAX_BYTES = 64 * 1024 * 1024
-"""Bytes of the names, link targets and extended attributes of those, which take memory beside that."""
+"""Bytes of the names, link targets and extended attributes of those, and of what layers say of all their entries (global records of
+pax), which take memory beside that."""
 
 _MAX_EXTENDED_HEADER = 1024 * 1024
 _MAX_PATH = 4096
 _MAX_NAME = 255
 _MAX_FOLLOWED = 40
-_XATTR_OVERHEAD = 128
-"""Bytes of memory that an extended attribute takes beside its name and value."""
+_RECORD_OVERHEAD = 128
+"""Bytes of memory that an extended attribute, or a global record, takes beside its name and value."""
 _XATTRS = tuple(b"SCHILY.xattr." + space for space in (b"security.", b"trusted.", b"user."))
 """The extended attributes that squashfs can hold; others (access control lists) are left out."""
-_RECORDS = (b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", b"GNU.sparse.", *_XATTRS)
-"""How the keys begin of the extended headers' records that are looked at. A global record stays until the end of its layer."""
+_SPARSE = b"GNU.sparse."
+"""How the keys begin of what says that an entry is sparse; that one of them is there is all that is kept."""
+_RECORDS = frozenset({b"path", b"linkpath", b"size", b"uid", b"gid", b"mtime", _SPARSE})
+"""The keys, beside extended attributes, of the extended headers' records that are looked at. A global one stays until its layer ends."""
 _MAX_ID = 0xFFFFFFFF
 _MAX_TIME = 0xFFFFFFFF
 """Squashfs keeps times in 32 bits."""
@@ -112,9 +115,9 @@ class _Room:
     entries: int = 0
     octets: int = 0
 
-    def take(self, layer: Layer, name: bytes, octets: int) -> None:
-        """Count one entry, or one directory that the entry ``name`` needs."""
-        self.entries += 1
+    def take(self, layer: Layer, name: bytes, octets: int, entries: int = 1) -> None:
+        """Count one entry, or one directory that the entry ``name`` needs; or ``octets`` alone."""
+        self.entries += entries
         self.octets += octets
         if self.entries > MAX_ENTRIES:
             raise layer.error(name, f"the image has more entries and directories than the {MAX_ENTRIES} that are accepted")
@@ -302,8 +305,8 @@ def _apply(root: Inode, layer: Layer, room: _Room) -> None:
     """Lay one layer over the tree."""
     whiteouts: list[tuple[bytes, list[bytes]]] = []
     entries: list[tuple[bytes, Inode]] = []
-    for name, node in _read_headers(layer):
-        room.take(layer, name, len(name) + len(node.target) + sum(len(key) + len(value) + _XATTR_OVERHEAD for key, value in node.xattrs))
+    for name, node in _read_headers(layer, room):
+        room.take(layer, name, len(name) + len(node.target) + _octets(node.xattrs))
         parts = _split(layer, name, name) if _WHITEOUT in name else []
         if not any(part.startswith(_WHITEOUT) for part in parts):
             entries.append((name, node))
@@ -436,8 +439,15 @@ def _descend(root: Inode, parts: list[bytes], name: bytes, layer: Layer | None, 
     return trail[-1][0]
 
 
-def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
-    """The entries of a tar file (ustar, GNU and pax headers), each with its full name."""
+def _octets(records: Iterable[tuple[bytes, bytes]]) -> int:
+    return sum(len(key) + len(value) + _RECORD_OVERHEAD for key, value in records)
+
+
+def _read_headers(layer: Layer, room: _Room) -> Iterator[tuple[bytes, Inode]]:
+    """The entries of a tar file (ustar, GNU and pax headers), each with its full name.
+
+    :param room: counts the global records, which are kept for all entries that follow.
+    """
     offset = 0
     common: dict[bytes, bytes] = {}
     own: dict[bytes, bytes] = {}
@@ -467,8 +477,12 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
                 own[b"path"] = content.partition(b"\0")[0]
             elif kind == b"K":
                 own[b"linkpath"] = content.partition(b"\0")[0]
+            elif kind == b"x":
+                own.update(_pax(layer, name, content))
             else:
-                (own if kind == b"x" else common).update(_pax(layer, name, content))
+                records = _pax(layer, name, content)
+                room.take(layer, name, _octets(records.items()), entries=0)
+                common.update(records)
             continue
         if block[257:263] == b"ustar\0" and block[345]:
             name = block[345:500].partition(b"\0")[0] + b"/" + name
@@ -505,7 +519,7 @@ def _read_headers(layer: Layer) -> Iterator[tuple[bytes, Inode]]:
             node.major, node.minor = _number(layer, name, block[329:337]), _number(layer, name, block[337:345])
         if extra:
             node.xattrs = tuple(sorted((key, value) for key, value in extra.items() if key.startswith(_XATTRS)))
-            if any(key.startswith(b"GNU.sparse.") for key in extra):
+            if _SPARSE in extra:
                 raise layer.error(name, "sparse entries are not accepted")
         yield name, node
 
@@ -520,7 +534,9 @@ def _pax(layer: Layer, name: bytes, content: bytes) -> dict[bytes, bytes]:
         key, equals, value = content[position + len(digits) + 1 : position + length - 1].partition(b"=")
         if not equals or content[position + length - 1 : position + length] != b"\n":
             raise layer.error(name, "its extended header is damaged")
-        if key.startswith(_RECORDS):
+        if key.startswith(_SPARSE):
+            key, value = _SPARSE, b""
+        if key in _RECORDS or key.startswith(_XATTRS):
             records[key] = value
         position += length
     return records

@@ -94,6 +94,11 @@ class Resolved:
         return [layer["digest"] for layer in self.manifest["layers"]]
 
     @property
+    def largest(self) -> int:
+        """The size of its largest blob in bytes, as its manifest says."""
+        return max(entry["size"] for entry in (self.manifest["config"], *self.manifest["layers"]))
+
+    @property
     def is_remote(self) -> bool:
         """Whether its blobs are in a registry, and not in files of this machine."""
         return (self.source or self.reference).transport == "docker"
@@ -141,6 +146,8 @@ def named_document(resolved: Resolved) -> bytes:
 def fetch(resolved: Resolved, into: Path, tag: str = "image", blobs: Path | None = None) -> Path:
     """Copy a resolved image into the OCI layout in the directory ``into``, unchanged and with all digests checked.
 
+    No blob gets larger than the manifest says of the largest: skopeo writes all that comes, and looks at its digest when that ends.
+
     :param into: a new directory, or a layout, of which the blobs that it has are not fetched again.
     :param blobs: where the blobs are instead of in ``into``, on the same file system. Each appears there when it is whole.
     :return: ``into``; the manifest is the one with ``resolved.digest``.
@@ -150,7 +157,9 @@ def fetch(resolved: Resolved, into: Path, tag: str = "image", blobs: Path | None
     options = [f"--override-arch={resolved.architecture}", "--override-os=linux"]
     if blobs:
         options.append(f"--dest-shared-blob-dir={blobs}")
-    _copy(resolved.reference, source, into, tag, *options)
+    # Of an archive skopeo may unpack all that is in it, other images too.
+    limit = max(resolved.largest, _MAX_DOCUMENT) if (resolved.source or resolved.reference).transport in ("docker", "oci") else None
+    _copy(resolved.reference, source, into, tag, *options, limit=limit)
     # skopeo checks every blob on its way; which manifest it took for an archive or a tag is for us to check.
     index = json.loads((into / "index.json").read_bytes())
     copied = [entry["digest"] for entry in index["manifests"] if _tag_of(entry) == tag]
@@ -170,9 +179,14 @@ def fetch_all(reference: Reference, into: Path, tag: str) -> None:
     _copy(reference, reference.for_skopeo(), into, tag, "--all")
 
 
-def _copy(reference: Reference, source: str, into: Path, tag: str, *options: str) -> None:
+def _copy(reference: Reference, source: str, into: Path, tag: str, *options: str, limit: int | None = None) -> None:
+    """Copy from ``source`` into the OCI layout ``into``.
+
+    :param limit: bytes of each file that skopeo may write.
+    """
     # Signatures are checked as the host's policy says. A layout cannot hold them, and skopeo would fail over that.
-    argv = ["skopeo", "copy", "--quiet", f"--retry-times={_RETRIES}", "--preserve-digests", "--remove-signatures", *options]
+    argv = [] if limit is None else ["prlimit", f"--fsize={limit}"]
+    argv += ["skopeo", "copy", "--quiet", f"--retry-times={_RETRIES}", "--preserve-digests", "--remove-signatures", *options]
     try:
         run([*argv, source, f"oci:{into}:{tag}"], timeout=_COPY_TIMEOUT)
     except CommandFailed as error:
@@ -399,6 +413,11 @@ _CAUSES: tuple[tuple[str, type[ImageError], str], ...] = (
         "{policy} cannot be used; write a valid one (docs/trust.md), or install Debian's (package golang-github-containers-common)",
     ),
     (r"no space left on device|disk quota", ImageError, "the disk is full; make room"),
+    (
+        r"file too large",
+        ImageError,
+        "a blob is larger than what its manifest says, or than a file of that disk can be; publish the image again, or use another disk",
+    ),
     (
         r"server gave HTTP response to HTTPS client",
         RegistryUnreachable,

@@ -18,6 +18,9 @@ _BOOT_PROTOCOL = 0x0208
 
 _CONFIG_START, _CONFIG_END = b"IKCFG_ST", b"IKCFG_ED"
 
+_MAX_NOTES = 1 << 20
+"""Bytes of all segments of notes, which may overlap. Those of Debian's cloud kernel have some hundred."""
+
 _PT_NOTE = 4
 _EM_X86_64 = 62
 
@@ -120,8 +123,11 @@ def _release(image: bytes) -> str:
 
 
 def _banner_release(kernel: bytes) -> str:
-    """The release in the line with which the kernel greets, as it stands in the uncompressed kernel (Linux, init/version.c)."""
-    banner = re.search(rb"Linux version ([!-~]+) \(", kernel)
+    """The release in the line with which the kernel greets, as it stands in the uncompressed kernel (Linux, init/version.c).
+
+    One that is longer than uname's field is none.
+    """
+    banner = re.search(rb"Linux version ([!-~]{1,64}) \(", kernel)
     if not banner:
         raise InvalidKernel("the kernel does not say its version ('Linux version …'); it is truncated or no kernel of Linux")
     return banner[1].decode("ascii")
@@ -161,8 +167,12 @@ def _program_headers(elf: bytes) -> list[_Segment]:
 
 def _xen_notes(elf: bytes) -> dict[int, bytes]:
     notes = {}
+    left = _MAX_NOTES
     for segment in _program_headers(elf):
         if segment.kind == _PT_NOTE:
+            left -= segment.size
+            if left < 0:
+                raise InvalidKernel(f"its segments of ELF notes have more than {_MAX_NOTES} bytes together; at most so many are accepted")
             data = elf[segment.offset : segment.offset + segment.size]
             position = 0
             while position + 12 <= len(data):

@@ -17,11 +17,12 @@ import dataclasses
 import hashlib
 import json
 import re
+import subprocess
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import layers
@@ -50,6 +51,12 @@ _MAX_INDEX = 8 << 20
 """Bytes of each file that depmod writes. Those of Debian's cloud kernel have 130 kB."""
 _MAX_MODULES = 64 << 20
 """Bytes of all modules that a zone may need. They are in its initrd; those of Debian's cloud kernel have 2 MB."""
+_MAX_COUNT = 256
+"""How many modules those may be. Of Debian's cloud kernel it is 12."""
+_MAX_SECONDS = 600
+"""Of a CPU, to read one file of the addons."""
+_NO_SUCH_FILE = 2
+"""With what unsquashfs (4.5 and 4.6) ends if a file is not there or is no regular file, and if it is damaged with 1."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +106,7 @@ def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
     held = {name: content for name, content in contents.items() if content is not None}
     if len(held) == len(contents):
         squashfs = scratch / "addons.squashfs"
-        return _from_kernel(held, squashfs if layers.copy_file(root, ADDONS, squashfs) else None, scratch / "addons")
+        return _from_kernel(held, squashfs if layers.copy_file(root, ADDONS, squashfs) else None)
     vmlinuz = None if held else _find_vmlinuz(layers.names(root, BOOT))
     if vmlinuz:
         return _from_boot(root, vmlinuz)
@@ -107,7 +114,7 @@ def _take_apart(root: layers.Inode, scratch: Path) -> _Parts:
     raise RingfenceError(f"it is no kernel image: it does not hold {missing}, nor {BOOT}/vmlinuz or {BOOT}/vmlinux in their place")
 
 
-def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path) -> _Parts:
+def _from_kernel(held: Mapping[str, bytes], addons: Path | None) -> _Parts:
     config = decompress(held[CONFIG])
     text = _config_text(config)
     boot = boot_image.unpack(held[IMAGE])
@@ -116,25 +123,38 @@ def _from_kernel(held: Mapping[str, bytes], addons: Path | None, unpacked: Path)
     def read(names: Sequence[str], max_bytes: int) -> Iterator[tuple[str, bytes]]:
         if addons is None:
             return
-        # Only these: a Debian kernel has four thousand modules.
-        wanted = [f"modules/{name}" for name in names]
-        unpack = ["unsquashfs", "-force", "-no-progress", "-no-xattrs", "-no-wildcards", "-dest", str(unpacked), str(addons), *wanted]
-        try:
-            # A few bytes of a squashfs can be a file of any size. What is a little too large is told by name, below.
-            run(["prlimit", f"--fsize={2 * max_bytes}", *unpack])
-        except CommandFailed as error:
-            raise RingfenceError(f"{ADDONS}: it is damaged, or a file of its modules has more than {max_bytes} bytes: {error}") from error
-        modules = unpacked.resolve() / "modules"
         for name in names:
-            path = modules / name
-            # Names are the image's: none may lead out, by itself or by a link.
-            if path.is_file() and path.resolve().is_relative_to(modules):
-                size = path.stat().st_size
-                if size > max_bytes:
-                    raise RingfenceError(f"{ADDONS}: modules/{name} has {size} bytes; at most {max_bytes} are accepted")
-                yield name, path.read_bytes()
+            content = _read_addon(addons, f"modules/{name}", max_bytes)
+            if content is not None:
+                yield name, content
 
     return _Parts(boot, text, ADDONS, read)
+
+
+def _read_addon(addons: Path, name: str, max_bytes: int) -> bytes | None:
+    """The content of a regular file of the addons; ``None`` if there is none of that name.
+
+    Nothing is unpacked: a few bytes of a squashfs can be a file of any size, or a directory of many. A link leads nowhere (Debian 12),
+    or to a file of the addons.
+    """
+    # The queues are what it reads ahead, in MiB.
+    unpack = ["unsquashfs", "-no-progress", "-data-queue", "8", "-frag-queue", "8", "-no-wildcards", "-cat", str(addons), name]
+    with (
+        tempfile.TemporaryFile() as errors,
+        subprocess.Popen(["prlimit", f"--cpu={_MAX_SECONDS}", *unpack], stdout=subprocess.PIPE, stderr=errors) as process,
+    ):
+        content = process.stdout.read(max_bytes + 1) if process.stdout else b""
+        if len(content) > max_bytes:
+            process.kill()
+            raise RingfenceError(f"{ADDONS}: {name} has more than {max_bytes} bytes; at most so many are accepted")
+        status = process.wait()
+        errors.seek(0)
+        said = errors.read().decode("utf-8", "replace").strip()[-500:]
+    if status == _NO_SUCH_FILE:
+        return None
+    if status:
+        raise RingfenceError(f"{ADDONS}: it is damaged: {name} cannot be read (exit status {status}): {said or 'no output'}")
+    return content
 
 
 def _from_boot(root: layers.Inode, vmlinuz: str) -> _Parts:
@@ -200,6 +220,8 @@ def _unpack_modules(parts: _Parts, into: Path) -> dict[str, list[str]]:
     held = dict(parts.read(indexes, _MAX_INDEX))
     needed = zone_modules(ModuleIndex.parse(*(held.get(name, b"").decode("utf-8", "replace") for name in indexes)), parts.config)
     paths = sorted({path for order in needed.values() for path in order})
+    if len(paths) > _MAX_COUNT:
+        raise RingfenceError(f"a zone would need {len(paths)} of its modules; at most {_MAX_COUNT} are accepted; use a kernel with fewer")
     into.mkdir()
     absent, left = set(paths), _MAX_MODULES
     for path, content in parts.read(paths, _MAX_MODULES) if paths else ():
@@ -224,7 +246,7 @@ def _plain_module(parts: _Parts, path: str, content: bytes) -> bytes:
     """A module as busybox's insmod takes it: not compressed. Its signature, at the end, stays."""
     if not content.startswith(b"\x7fELF"):
         content = decompress(content)
-    built_for = re.search(rb"vermagic=([!-~]+)", content)
+    built_for = re.search(rb"vermagic=([!-~]{1,64})", content)
     found = built_for[1].decode("ascii") if built_for else "no release"
     if found != parts.boot.release:
         raise RingfenceError(

@@ -49,18 +49,24 @@ class ModuleIndex:
         soft: dict[str, list[str]] = defaultdict(list)
         for line in softdep.splitlines():
             when = ""
-            for word in line.split()[2:]:
+            words = line.split()
+            for word in words[2:]:
                 if word in ("pre:", "post:"):
                     when = word
                 elif when == "pre:":
-                    soft[_name(line.split()[1])].append(word)
+                    soft[_name(words[1])].append(word)
         return cls(dependencies, soft, _aliases(alias))
 
     def load_order(self, name: str) -> list[str]:
-        """The paths to load for module ``name``, itself last; empty if there is no such module."""
+        """The paths to load for module ``name``, itself last; empty if there is no such module.
+
+        The index is the image's: what one of its lines says is looked at once, however often it is named.
+        """
         paths = {module_name(path): path for path in self.dependencies}
+        soft = dict(self.soft)
         order: list[str] = []
         visited: set[str] = set()
+        met: set[str] = set()
         pending = [(paths[name], False)] if name in paths else []
         while pending:
             path, complete = pending.pop()
@@ -69,9 +75,11 @@ class ModuleIndex:
             elif path not in visited:
                 visited.add(path)
                 pending.append((path, True))
-                aliases = self.soft.get(module_name(path), [])
-                soft = [paths[module] for alias in aliases for module in self.aliases.get(alias, [_name(alias)]) if module in paths]
-                pending += [(needed, False) for needed in reversed([*soft, *self.dependencies.get(path, [])])]
+                aliases = dict.fromkeys(alias for alias in soft.pop(module_name(path), []) if alias not in met)
+                met.update(aliases)
+                modules = (module for alias in aliases for module in self.aliases.get(alias, [_name(alias)]))
+                before = [*(paths[module] for module in modules if module in paths), *self.dependencies.get(path, [])]
+                pending += [(needed, False) for needed in reversed(dict.fromkeys(before)) if needed not in visited]
         return order
 
 

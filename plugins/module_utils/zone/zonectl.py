@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, RingfenceError, told
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, RingfenceError, printable, told
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, files, state
@@ -64,11 +64,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
-
-
-def printable(text: str) -> str:
-    """Text with every control character escaped."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = None) -> Iterator[str]:

@@ -137,6 +137,8 @@ class Proxy(http.server.ThreadingHTTPServer):
         self.fetched: list[str] = []
         self.cuts: dict[str, int] = {}
         """How many more times the transfer of a blob is cut."""
+        self.surplus: dict[str, int] = {}
+        """How many MiB are sent after a blob."""
 
     def shutdown_request(self, request: Any) -> None:
         """Close a connection; without an end of the stream before, if the handler has asked for a reset."""
@@ -162,9 +164,14 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.send_response(answer.status)
         for name, value in answer.getheaders():
-            self.send_header(name, value)
+            if name != "Content-Length" or digest not in self.server.surplus:
+                self.send_header(name, value)
         self.end_headers()
         self.wfile.write(content)
+        with contextlib.suppress(OSError):
+            while self.server.surplus.get(digest):
+                self.wfile.write(bytes(1 << 20))
+                self.server.surplus[digest] -= 1
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - its name in the base class
         pass
@@ -193,7 +200,7 @@ def push(layout: Layout, tag: str, target: str) -> None:
 def programs(directory: Path, **scripts: str) -> str:
     """A directory for PATH with the programs that images need, some replaced by shell scripts, and no mkfs.erofs unless given."""
     directory.mkdir()
-    for name in {"skopeo", "sqfstar", "unsquashfs"} - {name.replace("_", ".") for name in scripts}:
+    for name in {"prlimit", "skopeo", "sqfstar", "unsquashfs"} - {name.replace("_", ".") for name in scripts}:
         found = shutil.which(name)
         assert found, f"{name} is not installed"
         (directory / name).symlink_to(found)
@@ -485,8 +492,9 @@ def test_a_disk_that_is_too_small_does_not_stay_full_of_layers(
         assert len(kept(store) & {*one, *two}) == 2
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    one = pushed(tmp_path, port, "one", gzip.compress(tar(a=FIRST)))
-    two = pushed(tmp_path, port, "two", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    base = gzip.compress(tar(a=FIRST))
+    one = pushed(tmp_path, port, "one", base)
+    two = pushed(tmp_path, port, "two", base, gzip.compress(tar(b=SECOND)))
     build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/one:1", "amd64"))
     monkeypatch.setattr(layers, "uncompressed", full)
     with pytest.raises(RingfenceError, match="is full; make room and run again"):
@@ -500,6 +508,24 @@ def test_a_transfer_that_breaks_is_begun_again(port: int, proxy: Proxy, store: S
     proxy.cuts[second] = 1
     build.prepare(store, registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64"))
     assert (proxy.fetched.count(first), proxy.fetched.count(second)) == (1, 2)
+
+
+def test_a_registry_that_sends_more_than_it_declares_fills_no_disk(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+    first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
+    resolved = registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64")
+    proxy.surplus[second] = 60
+    with pytest.raises(RingfenceError, match=r"image \S+/app:1: a blob is larger than what its manifest says.*file too large"):
+        build.prepare(store, resolved)
+    assert proxy.surplus[second] > 20
+    assert [leftovers(store), {first, second} & kept(store), list(store.layers.rglob("oci-put-blob*"))] == [[], set(), []]
+    proxy.surplus.clear()
+    image = build.prepare(store, resolved)
+    assert {first, second} <= kept(store)
+    # What is there is used where the others of the image may be smaller.
+    shutil.rmtree(image.path.parent)
+    proxy.fetched.clear()
+    assert build.prepare(store, resolved) == image
+    assert {first, second} & {*proxy.fetched} == set()
 
 
 @pytest.mark.parametrize("damage", ["another content", "cut"])

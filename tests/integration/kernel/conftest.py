@@ -31,6 +31,8 @@ class MadeUp:
     architecture: str = "amd64"
     annotations: dict[str, str] = dataclasses.field(default_factory=lambda: {"dev.edera.kernel.format": "1"})
     without: tuple[str, ...] = ()
+    edit: Callable[[Path], object] = lambda _modules: None
+    """Called with the directory of the modules before it is packed."""
 
     def write(self, directory: Path) -> str:
         """Write the image as an OCI layout and return its digest."""
@@ -43,6 +45,7 @@ class MadeUp:
             path.parent.mkdir(parents=True, exist_ok=True)
             if path.name not in self.without:
                 path.write_bytes(lzma.compress(self.module) if path.suffix == ".xz" else self.module)
+        self.edit(modules)
         squashfs = directory / "addons.squashfs"
         subprocess.run(["mksquashfs", str(directory / "addons"), str(squashfs), "-quiet", "-no-progress", "-all-root"], check=True)
         digest = hashlib.sha256(self.config.encode()).hexdigest()

@@ -11,6 +11,7 @@ import io
 import os
 import subprocess
 import tarfile
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -240,6 +241,12 @@ def test_directories_that_no_entry_describes_count(tmp_path: Path) -> None:
         merge(tmp_path, stack, MAX_ENTRIES=3)
 
 
+def pax(*records: bytes, kind: bytes = b"g") -> bytes:
+    """A pax header with records of all entries that follow, or of the next one (``x``)."""
+    content = b"".join(layers._record(*record.split(b"=", 1)) for record in records)
+    return header(size=b"%011o\0" % len(content), kind=kind) + content + bytes(-len(content) % 512)
+
+
 XATTR = "SCHILY.xattr.user.x"
 
 LARGE: dict[str, list[bytes]] = {
@@ -247,13 +254,9 @@ LARGE: dict[str, list[bytes]] = {
     "link targets": [tar([s(f"{number}", "t" * 90) for number in range(12)])],
     "extended attributes": [tar([f("a", "", **{XATTR: "v" * 2000})])],
     "many small extended attributes": [tar([f("a", "", **{f"{XATTR}{number}": "" for number in range(10)})])],
-    "extended attributes of all entries": [
-        header(size=b"00000000144\0", kind=b"g")
-        + f"100 {XATTR}=".encode().ljust(99, b"v")
-        + b"\n"
-        + bytes(412)
-        + tar([f("a"), *map(f, "bcdefgh")])
-    ],
+    "extended attributes of all entries": [pax(f"{XATTR}=".encode().ljust(96, b"v")) + tar([*map(f, "abcdefgh")])],
+    "global records": [pax(b"linkpath=" + b"t" * 2000) + tar([f("a")])],
+    "global records that replace each other": [b"".join(pax(b"uid=%d" % number) for number in range(10)) + tar([f("a")])],
     "names of directories that links lead to": [
         tar([d("a"), *(s(f"a/{number}", f"/to/{number}" + "n" * 80) for number in range(8))]),
         tar([f(f"a/{number}/x") for number in range(8)]),
@@ -269,9 +272,21 @@ def test_what_is_kept_of_entries_is_bounded(case: str, tmp_path: Path) -> None:
 
 
 def test_global_records_that_nothing_looks_at_are_not_kept(tmp_path: Path) -> None:
-    record = b"30 comment=".ljust(29, b"c") + b"\n"
-    layer = header(size=b"00000000036\0", kind=b"g") + record.ljust(512, b"\0") + tar([f("a", "1")])
-    assert shown(merge(tmp_path, [layer], MAX_BYTES=1)) == {"a": "1"}
+    assert shown(merge(tmp_path, [pax(b"comment=" + b"c" * 20) + tar([f("a", "1")])], MAX_BYTES=1)) == {"a": "1"}
+
+
+@pytest.mark.parametrize("kind", [b"g", b"x"], ids=["global", "local"])
+def test_records_whose_keys_only_begin_like_known_ones_are_not_kept(kind: bytes, tmp_path: Path) -> None:
+    """Each has some bytes, and would take a hundred and more of memory."""
+    many = [pax(*(b"uid%d=" % number for number in range(first, first + 20_000)), kind=kind) for first in range(0, 60_000, 20_000)]
+    (tmp_path / "many").write_bytes(b"".join(part + header(name=b"%d" % number) for number, part in enumerate(many)))
+    tracemalloc.start()
+    try:
+        with layers.merged([tmp_path / "many"]) as root:
+            assert len(root.children) == len(many)
+        assert tracemalloc.get_traced_memory()[1] < 2_000_000
+    finally:
+        tracemalloc.stop()
 
 
 def test_names_that_are_kept_for_hard_links_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -258,6 +258,11 @@ BROKEN: dict[str, tuple[Callable[[Path], None], type[references.ImageError], str
     "path for a digest": (edit_index(digest="sha256:../../../etc/passwd"), registry.DigestMismatch, "is not a sha256 digest"),
     "no layout": (lambda directory: (directory / "index.json").unlink(), registry.ImageNotFound, "index.json cannot be read"),
     "index is no JSON": (overwrite_index(b"{"), references.ImageError, "is not JSON"),
+    "tag with an escape": (
+        edit_index(annotations={"org.opencontainers.image.ref.name": "\x1b[2J\x07"}),
+        registry.ImageNotFound,
+        r"name one of the tags: \\x1b\[2J\\x07$",
+    ),
     "index is nested too deep for Python": (overwrite_index(b"[" * 100_000), references.ImageError, "is not JSON: maximum recursion"),
     "index is nested too deep": (overwrite_index(b'{"a":' * 200 + b"1" + b"}" * 200), references.ImageError, "more than 100 levels"),
     "index of numbers": (overwrite_index(b'{"manifests": [1]}'), references.ImageError, "its index is damaged: manifests is not a list"),

@@ -88,6 +88,19 @@ def test_notes_of_other_vendors_do_not_count() -> None:
         require_modes(BootImage("6.12", kernel))
 
 
+def test_the_notes_that_are_looked_at_are_bounded() -> None:
+    """Each of 65535 segments may be the whole file."""
+    content = bytes(12) * 40_000
+    segment = struct.pack("<IIQQQQQQ", 4, 4, 64, 0, 0, len(content), len(content), 4)
+    kernel = bytearray(samples.elf()[:64])
+    struct.pack_into("<Q", kernel, 0x20, 64 + len(content))
+    for count in (2, 3):
+        struct.pack_into("<H", kernel, 0x38, count)
+        message = "more than 1048576 bytes together; at most so many are accepted" if count == 3 else "neither as PV nor as PVH"
+        with pytest.raises(InvalidKernel, match=message):
+            require_modes(BootImage("6.12", bytes(kernel) + content + segment * count))
+
+
 @pytest.mark.parametrize(
     ("image", "message"),
     [
@@ -103,8 +116,9 @@ def test_notes_of_other_vendors_do_not_count() -> None:
         (samples.vmlinux()[:-1], "its segments end at"),
         (samples.vmlinux(machine=183), "not an x86-64 ELF file"),
         (samples.elf(), "does not say its version"),
+        (samples.vmlinux("6" * 65), "does not say its version"),
     ],
-    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments", "vmlinux", "arm vmlinux", "program"],
+    ids=["empty", "other", "old", "short", "lzo", "size", "script", "arm", "segments", "vmlinux", "arm vmlinux", "program", "long"],
 )
 def test_what_is_no_boot_image_is_refused(image: bytes, message: str) -> None:
     with pytest.raises(InvalidKernel, match=message):

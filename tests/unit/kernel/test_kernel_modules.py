@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
+
 import pytest
 import samples
 
@@ -39,6 +42,36 @@ def test_modules_that_need_each_other_are_loaded_once() -> None:
 def test_a_long_row_of_modules_has_an_order() -> None:
     index = ModuleIndex.parse("".join(f"m{number}.ko: m{number + 1}.ko\n" for number in range(5000)), "", "")
     assert index.load_order("m0") == [f"m{number}.ko" for number in range(5000, -1, -1)]
+
+
+MANY = range(800)
+REPEATED: dict[str, tuple[str, str, str, int]] = {
+    "words and aliases": ("a.ko:\nb.ko:\n", f"softdep a pre: {'x ' * len(MANY)}\n", "alias x b\n" * len(MANY), 2),
+    "modules that ask for all": (
+        f"a.ko:{''.join(f' m{number}.ko' for number in MANY)}\n" + "".join(f"m{number}.ko:\n" for number in MANY),
+        "".join(f"softdep m{number} pre: x\n" for number in MANY),
+        "".join(f"alias x m{number}\n" for number in MANY),
+        1 + len(MANY),
+    ),
+}
+
+
+@pytest.mark.parametrize(("dep", "softdep", "alias", "count"), REPEATED.values(), ids=REPEATED.keys())
+def test_what_an_index_repeats_takes_no_more_memory(dep: str, softdep: str, alias: str, count: int) -> None:
+    """The product of the lines of its files would take all there is."""
+    index = ModuleIndex.parse(dep, softdep, alias)
+    tracemalloc.start()
+    try:
+        assert len(index.load_order("a")) == count
+        assert tracemalloc.get_traced_memory()[1] < 1_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_line_of_soft_dependencies_takes_no_longer() -> None:
+    begun = time.process_time()
+    ModuleIndex.parse("a.ko:\n", f"softdep a pre: {'x ' * 20_000}\n", "")
+    assert time.process_time() - begun < 1
 
 
 def test_damaged_lines_are_passed_over() -> None:

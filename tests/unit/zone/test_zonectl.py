@@ -13,9 +13,9 @@ import made_up_host
 import pytest
 from made_up_host import Host, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError, printable
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, zonectl
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.zonectl import lines_of, printable, table
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.zonectl import lines_of, table
 
 
 @pytest.fixture
