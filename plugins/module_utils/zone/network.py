@@ -254,6 +254,9 @@ _CHAINS = """\
     chain input {
         type filter hook input priority filter; policy accept;
         iifname != "rz*" accept
-        ct state established,related accept
+        ct state established accept
+        # An ICMP error is heard only of a connection with the zone that sends it; no zone begins one with the host.
+        ct state related iifname . ct reply ip saddr @sources accept
+        ct state related iifname . ct reply ip6 saddr @sources6 accept
         drop
     }""".split("\n")

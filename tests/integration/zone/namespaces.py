@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import dataclasses
+import errno
 import json
 import os
 import socket
@@ -34,7 +35,7 @@ STORE = Store(Path("/run/store"))
 PATIENCE = 0.5
 """Seconds after which a packet counts as dropped."""
 
-UPLINK_MTU, FURTHER_MTU = 1400, 1300
+UPLINK_MTU, FURTHER_MTU, LEAST_MTU = 1400, 1300, 1280
 
 _IPV6_TRANSPARENT = 75
 _CLONE_NEWNET = 0x40000000
@@ -450,14 +451,15 @@ def refuses(caller: str, family: Family, called: tuple[str, int]) -> bool:
     with _datagrams(caller, family) as client:
         client.connect(called)
         client.send(b"question")
-        return _is_refused(client)
+        return _error_of(client) == errno.ECONNREFUSED
 
 
-def _is_refused(client: socket.socket) -> bool:
+def _error_of(client: socket.socket) -> int | None:
     try:
-        return _hears(client)
-    except ConnectionRefusedError:
-        return True
+        client.recv(100)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def load(**links: Link) -> None:
@@ -476,8 +478,8 @@ def find_unreachable(family: Family) -> dict[str, bool]:
         server.recv(100)
 
         def hears_of(sender: str) -> bool:
-            _send_unreachable(sender, family, client.getsockname()[1], port)
-            return _is_refused(client)
+            _send_error(sender, family, client.getsockname()[:2], client.getpeername()[:2])
+            return _error_of(client) == errno.ECONNREFUSED
 
         return {
             "declared: zone hears from another one that a third does not listen": hears_of("zone2"),
@@ -485,20 +487,58 @@ def find_unreachable(family: Family) -> dict[str, bool]:
         }
 
 
-def _send_unreachable(sender: str, family: Family, source: int, port: int) -> None:
-    """Send zone 1 the error (RFC 792, RFC 4443) that the third zone does not listen. The kernel fills in IPv6's checksum."""
-    one, third = (socket.inet_pton(family.kind, family.zone(index)) for index in (1, THIRD))
-    datagram = struct.pack("!HHHH", source, port, 16, 0) + b"question"
+def find_errors_to_host(family: Family) -> dict[str, bool]:
+    """Which ICMP errors of a zone reach the host's own connections: with the zone, and with a machine outside."""
+    load(one=Link(1, (Port(86, 86, "udp"),)))
+    found = {
+        "host hears that a zone does not listen": refuses("host", family, (family.zone(1), 87)),
+        "host hears that nobody listens at a published port": refuses("host", family, (family.host, 86)),
+    }
+    with _datagrams("host", family) as to_zone, _datagrams("host", family) as to_other:
+        for client, peer in ((to_zone, family.zone(1)), (to_other, family.outside)):
+            client.connect((peer, 88))
+
+        def hears_of(client: socket.socket, *, narrow: bool) -> bool:
+            place = "zone1" if client is to_zone else "outside"
+            with serve(place, 88, socket.SOCK_DGRAM) as server:
+                client.send(b"question")
+                server.recv(100)
+            _send_error("zone1", family, client.getsockname()[:2], client.getpeername()[:2], narrow=narrow)
+            return _error_of(client) == (errno.EMSGSIZE if narrow else errno.ECONNREFUSED)
+
+        found |= {
+            "host hears from a zone that the way to it is narrow": hears_of(to_zone, narrow=True),
+            "host hears from a zone that another machine does not listen": hears_of(to_other, narrow=False),
+            "host hears from a zone that the way to another machine is narrow": hears_of(to_other, narrow=True),
+        }
+        run("nft", "flush", "chain", "inet", "ringfence", "input")
+        found |= {
+            "without the check of errors: host hears from a zone that another machine does not listen": hears_of(to_other, narrow=False),
+            "without the check of errors: host hears from a zone that the way to another machine is narrow": hears_of(
+                to_other, narrow=True
+            ),
+        }
+    run("ip", "-6" if family.kind == socket.AF_INET6 else "-4", "route", "flush", "cache")
+    return found
+
+
+def _send_error(sender: str, family: Family, caller: tuple[str, int], called: tuple[str, int], *, narrow: bool = False) -> None:
+    """Send ``caller`` the error (RFC 792, RFC 4443) that ``called`` does not listen, or that the way to it is narrow.
+
+    The kernel fills in IPv6's checksum.
+    """
+    source, target = (socket.inet_pton(family.kind, address) for address, _port in (caller, called))
+    datagram = struct.pack("!HHHH", caller[1], called[1], 16, 0) + b"question"
     if family.kind == socket.AF_INET:
-        quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 36, 1, 0, 64, socket.IPPROTO_UDP, 0, one, third)
+        quoted = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 36, 1, 0, 64, socket.IPPROTO_UDP, 0, source, target)
         quoted = quoted[:10] + _checksum(quoted) + quoted[12:] + datagram
-        message, protocol = struct.pack("!BBHI", 3, 3, 0, 0) + quoted, socket.IPPROTO_ICMP
+        message, protocol = struct.pack("!BBHI", *((3, 4, 0, LEAST_MTU) if narrow else (3, 3, 0, 0))) + quoted, socket.IPPROTO_ICMP
         message = message[:2] + _checksum(message) + message[4:]
     else:
-        quoted = struct.pack("!IHBB16s16s", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64, one, third) + datagram
-        message, protocol = struct.pack("!BBHI", 1, 4, 0, 0) + quoted, socket.IPPROTO_ICMPV6
+        quoted = struct.pack("!IHBB16s16s", 6 << 28, len(datagram), socket.IPPROTO_UDP, 64, source, target) + datagram
+        message, protocol = struct.pack("!BBHI", *((2, 0, 0, LEAST_MTU) if narrow else (1, 4, 0, 0))) + quoted, socket.IPPROTO_ICMPV6
     with inside(sender), socket.socket(family.kind, socket.SOCK_RAW, protocol) as raw:
-        raw.sendto(message, (family.zone(1), 0))
+        raw.sendto(message, (caller[0], 0))
 
 
 def _checksum(data: bytes) -> bytes:
@@ -717,7 +757,8 @@ def main() -> None:
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_moved(family).items()}
     for find in (find_at_addresses, find_moved_at_addresses):
         found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
-    found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_unreachable(family).items()}
+    for find in (find_unreachable, find_errors_to_host):
+        found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find(family).items()}
     add_far()
     found |= {f"{family.name}: {name}": result for family in FAMILIES for name, result in find_narrow(family).items()}
     run("nft", "-f", "-", stdin=network.ruleset(closed, routes_others=("ipv4",)))
