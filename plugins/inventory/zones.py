@@ -21,6 +21,8 @@ notes:
   - Ansible's own variables of the hosts are used to reach them, C(ansible_host), C(ansible_port), C(ansible_user),
     C(ansible_ssh_private_key_file), C(ansible_ssh_common_args), C(ansible_ssh_extra_args), C(ansible_become), and C(ansible_connection)
     if it is C(local). Passwords are not, neither for ssh nor for sudo.
+  - Of hosts without C(ansible_connection), where the command line says C(-c local), as C(ansible-pull) does, only the one on which it runs
+    is asked, and without ssh.
   - A zone serves one connection at a time.
 requirements:
   - OpenSSH's client on the control node.
@@ -55,13 +57,17 @@ plugin: ringfence.zones.zones
 # Each zone has the variables ringfence_zone, what ringfence.zones.zone_info returns of it, and ringfence_host, the name of its host.
 """
 
+import functools
 import json
+import platform
 import shlex
+import socket
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from ansible import constants as C  # type: ignore[attr-defined]  # noqa: N812 - as Ansible's own plugins name it
+from ansible import context  # type: ignore[attr-defined]
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
 from ansible.inventory.helpers import get_group_vars
@@ -99,6 +105,24 @@ _INTO_ZONE = (
 )
 
 
+def _connection(variables: dict[str, Any]) -> str:
+    """The last part of the name of the connection plugin for a host."""
+    chosen = variables.get("ansible_connection") or context.CLIARGS.get("connection") or C.DEFAULT_TRANSPORT
+    return str(chosen).rpartition(".")[2]
+
+
+@functools.cache
+def _own_names() -> set[str]:
+    """What this machine may be called in an inventory, as ``ansible-pull`` has it."""
+    names = {socket.getfqdn(), platform.node()}
+    return {"localhost", "127.0.0.1", *names, *(name.partition(".")[0] for name in names)}
+
+
+def is_elsewhere(name: str, variables: dict[str, Any]) -> bool:
+    """Whether a host is another machine, although the command line says of all hosts that they are this one."""
+    return not variables.get("ansible_connection") and _connection(variables) == "local" and name not in _own_names()
+
+
 def to_host(name: str, variables: dict[str, Any], argv: list[str]) -> list[str]:
     """The command that runs ``argv`` as root on a host.
 
@@ -109,7 +133,7 @@ def to_host(name: str, variables: dict[str, Any], argv: list[str]) -> list[str]:
         return shlex.split(str(variables.get(key) or ""))
 
     as_root = ["sudo", "-n", *argv] if boolean(variables.get("ansible_become", C.DEFAULT_BECOME)) else argv
-    if variables.get("ansible_connection") == "local":
+    if _connection(variables) == "local":
         return as_root
     port, user = variables.get("ansible_port"), variables.get("ansible_user") or C.DEFAULT_REMOTE_USER
     key = variables.get("ansible_ssh_private_key_file") or variables.get("ansible_private_key_file") or C.DEFAULT_PRIVATE_KEY_FILE
@@ -173,6 +197,8 @@ class InventoryModule(BaseInventoryPlugin):
         for host in group.get_hosts():
             try:
                 variables = self._variables(host)
+                if is_elsewhere(host.name, variables):
+                    continue
                 questions.append(to_host(host.name, variables, [_ZONECTL, "list", "--json"]))
                 hosts[host.name] = variables
             except (AnsibleError, TypeError, ValueError) as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import platform
 import shlex
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible import context  # type: ignore[attr-defined]
 
 from ansible_collections.ringfence.zones.plugins.inventory.zones import of_zone, to_host
 
@@ -207,11 +209,46 @@ def test_a_host_whose_variables_are_faulty_is_reported_and_the_others_are_listed
         ({"ansible_ssh_common_args": "-o 'ProxyJump=a b'"}, "ssh -T -o BatchMode=yes -o ProxyJump=a b -- one id -u"),
         ({"ansible_ssh_host_key_checking": False}, "ssh -T -o BatchMode=yes -o StrictHostKeyChecking=no -- one id -u"),
         ({"ansible_connection": "local"}, "id -u"),
+        ({"ansible_connection": "ansible.builtin.local"}, "id -u"),
         ({"ansible_connection": "local", "ansible_become": True}, "sudo -n id -u"),
     ],
 )
 def test_a_host_is_reached_as_its_variables_say(variables: dict[str, Any], expected: str) -> None:
     assert " ".join(to_host("one", variables, ["id", "-u"])) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, "id -u"), ({"ansible_connection": "ssh"}, "ssh -T -o BatchMode=yes -- one id -u")],
+)
+def test_the_command_line_says_how_where_no_variable_does(
+    variables: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "CLIARGS", {"connection": "ansible.builtin.local"})
+    assert " ".join(to_host("one", variables, ["id", "-u"])) == expected
+
+
+@pytest.mark.parametrize("own", [platform.node(), "localhost"])
+def test_under_ansible_pull_the_host_itself_is_asked_alone_and_without_ssh(site: Path, own: str) -> None:
+    hosts = {own: {"ansible_become": True}, "one": {}, "two": {"ansible_connection": "ssh"}}
+    (site / "inventory" / "10-hosts.yml").write_text(json.dumps({"xen_hosts": {"hosts": hosts}}))
+    (site / "bin" / "sudo").write_text('#!/bin/sh\necho sudo "$@" >>"$ANSWERS/asked"\ncat "$ANSWERS/one"\n')
+    (site / "bin" / "sudo").chmod(0o755)
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible"), "-i", site / "inventory", "-c", "local", "--list-hosts", "zones"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[2:] == [f"web.{own}", f"db.{own}", "web.two"]
+    assert "WARNING" not in done.stderr
+    asked = (site / "answers" / "asked").read_text().splitlines()
+    assert sorted(asked) == [
+        "-T -o BatchMode=yes -- two /usr/local/sbin/zonectl list --json",
+        "sudo -n /usr/local/sbin/zonectl list --json",
+    ]
 
 
 def test_a_zone_is_reached_through_its_host_by_ansibles_own_ssh_connection() -> None:
