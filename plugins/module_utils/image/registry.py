@@ -38,6 +38,8 @@ _RETRIES = 3
 """How often skopeo begins again, with the blobs that are there, after 1, 2, 4 s: when the connection breaks, and the registry is busy."""
 _MAX_DOCUMENT = 4 * 1024 * 1024
 """Bytes of a manifest or an image configuration; the bound that registries and containerd use too."""
+_LEAST_LIMIT = 64 * 1024 * 1024
+"""Bytes that each file of skopeo's may have in any case: what it keeps of its own, about where blobs were seen, grows on a host."""
 _MAX_DEPTH = 100
 
 
@@ -158,7 +160,7 @@ def fetch(resolved: Resolved, into: Path, tag: str = "image", blobs: Path | None
     if blobs:
         options.append(f"--dest-shared-blob-dir={blobs}")
     # Of an archive skopeo may unpack all that is in it, other images too.
-    limit = max(resolved.largest, _MAX_DOCUMENT) if (resolved.source or resolved.reference).transport in ("docker", "oci") else None
+    limit = max(resolved.largest, _LEAST_LIMIT) if (resolved.source or resolved.reference).transport in ("docker", "oci") else None
     _copy(resolved.reference, source, into, tag, *options, limit=limit)
     # skopeo checks every blob on its way; which manifest it took for an archive or a tag is for us to check.
     index = json.loads((into / "index.json").read_bytes())

@@ -510,7 +510,10 @@ def test_a_transfer_that_breaks_is_begun_again(port: int, proxy: Proxy, store: S
     assert (proxy.fetched.count(first), proxy.fetched.count(second)) == (1, 2)
 
 
-def test_a_registry_that_sends_more_than_it_declares_fills_no_disk(port: int, proxy: Proxy, store: Store, tmp_path: Path) -> None:
+def test_a_registry_that_sends_more_than_it_declares_fills_no_disk(
+    port: int, proxy: Proxy, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_LEAST_LIMIT", 1 << 22)
     first, second = pushed(tmp_path, port, "app", gzip.compress(tar(a=FIRST)), gzip.compress(tar(b=SECOND)))
     resolved = registry.resolve(f"127.0.0.1:{proxy.server_port}/app:1", "amd64")
     proxy.surplus[second] = 60
