@@ -62,7 +62,7 @@ class Apply:
         """
         self._prepare_image(definition, resolved)
         base = runtime.load(self.store, definition.runtime)
-        make.container(definition.zone, images.load(self.store, definition.image), base)
+        make.check_image(definition, images.load(self.store, definition.image), base)
 
     def _prepare_image(self, definition: Definition, resolved: registry.Resolved | None) -> None:
         """Fetch an image that the store has not, or has damaged."""

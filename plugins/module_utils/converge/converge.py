@@ -133,6 +133,8 @@ def converge(
     :param planned: only with ``check``.
     :raises RingfenceError: when nothing was changed; what fails later is told in the report's ``failures``.
     """
+    if not policy.start_timeout > 0:  # Nor is NaN.
+        raise InvalidDeclaration([f"start_timeout: {policy.start_timeout:g} is not accepted; accepted: more than 0 seconds"])
     zones, declared_sizes = parse_declaration(declared, declared_volumes, secrets)
     zones = env_files.merged(zones)
     if check:
@@ -177,6 +179,8 @@ class _Converge:
         self.released: set[str] = set()
         """The zones that were stopped before their step, for another one to get a volume of theirs."""
         self.unmade_volumes: set[str] = set()
+        self.staying: dict[str, Definition] = {}
+        """What the zones are that run and that no step starts."""
 
     @functools.cached_property
     def apply(self) -> Apply:
@@ -203,16 +207,17 @@ class _Converge:
         sizes = volumes.changes(declared, volumes.existing(self.store))
         grown = {**volumes.outgrown(self.store), **{change.name: change for change in sizes if change.action == volumes.GROW}}
         steps = plan(definitions, removed, observed, grown, adopt_runtime=self.policy.adopt_runtime)
+        report = Report(undeclared=[] if self.policy.prune else undeclared)
+        self.staying = {step.name: step.definition for step in steps if step.definition and step.action in (KEEP, LIVE)}
+        self.owners = owners(observed)
+        if not self.policy.retry:
+            steps = self._without(steps, report, lambda step, _failed: refusals.reason(self.store, step))
+            steps = self._without(steps, report, self._obstacle)
         problems = limits.memory(steps, observed, self.hypervisor.free_memory)
         problems += limits.owners(sizes, zones, observed, removed, self.store)
         if problems:
             raise InvalidDeclaration(problems)
         volumes.check_space(self.store, sizes)
-        report = Report(undeclared=[] if self.policy.prune else undeclared)
-        self.owners = owners(observed)
-        if not self.policy.retry:
-            steps = self._without(steps, report, lambda step, _failed: refusals.reason(self.store, step))
-            steps = self._without(steps, report, self._obstacle)
         _tell_volumes(sizes, report)
         for step in steps:
             if step.changes:
@@ -255,6 +260,14 @@ class _Converge:
         known, standard = kernels.expected(self.store, self.planned.kernels if self.planned else ())
         base = self._base() if zones else ""
         taken = {name: zone.definition.index for name, zone in observed.items() if zone.definition}
+        settled = {*removed, *(zone.name for zone in zones)}
+        unknown = sorted(name for name, zone in observed.items() if not zone.definition and name not in settled)
+        if unknown and any(zone.name not in taken for zone in zones):
+            # Its address is in its metadata too, and must not be given to another.
+            problems.append(
+                f"zones {', '.join(unknown)}: their metadata cannot be read, so no zone can be created beside them; use the version of the "
+                "collection that has written it, or declare them or remove them (state: absent)"
+            )
         indices = network.allocate((zone.name for zone in zones), taken)
         peers: dict[str, dict[str, str]] = {zone.name: {} for zone in zones}
         for zone in zones:
@@ -376,6 +389,11 @@ class _Converge:
         missing = sorted(set(failed) & set(zone.depends_on))
         if missing:
             return f"not done, because it depends on {', '.join(missing)}"
+        for other, condition in zone.depends_on.items():
+            staying = self.staying.get(other) if condition == "service_healthy" else None
+            record = files.read_record(self.store, staying) if staying else None
+            if record and record.health == "unhealthy":
+                return f"not done, because it depends on the health of {other}, whose check fails"
         for volume, owner in volumes_of_others(step, self.owners).items():
             if owner in failed:
                 return f"not done, because zone {owner}, which has failed, has volume {volume}"

@@ -83,8 +83,11 @@ def plan(
         if step.action == REMOVE:
             return (0, -ends.get(step.name, 0), 0)
         # What gives memory back comes before what takes it, and a zone that gives a volume away before that which gets it.
-        again = 2 if volumes_of_others(step, having) else 1
-        return (1, begins.get(step.name, 0), 0 if _shrinks(step) else again if step.action in (RECREATE, RESTART) else 3)
+        shrinks = _shrinks(step)
+        if step.action == LIVE and shrinks:
+            return (1, 0, 0)  # It runs on, so nothing that depends on it, or on which it depends, is touched.
+        again = 3 if volumes_of_others(step, having) else 1 if shrinks else 2
+        return (1, begins.get(step.name, 0), again if step.action in (RECREATE, RESTART) else 4)
 
     steps = [step._replace(wave=wave(step)) for step in steps]
     return sorted(steps, key=lambda step: (step.wave, _ORDER.index(step.action), step.name))
@@ -121,8 +124,8 @@ def released(steps: Sequence[Step], having: Mapping[str, Sequence[str]]) -> list
 
 
 def _shrinks(step: Step) -> bool:
-    """Whether a zone gives memory back while it runs."""
-    return step.action == LIVE and bool(step.before and step.after and step.after["memory"] < step.before["memory"])
+    """Whether a zone that runs gives memory back."""
+    return bool(step.before and step.after and step.after["memory"] < step.before.get("memory", 0))
 
 
 def _step(definition: Definition, observed: Observed | None, grown: Mapping[str, Change], adopt_runtime: bool) -> Step:

@@ -45,5 +45,6 @@ def _path(store: Store, name: str) -> Path:
 
 def _identity(definition: Definition) -> str:
     """A digest of what the operator declared, with every name resolved, and of what else a zone is started anew for."""
-    declared = [definition.fields, definition.secrets, definition.runtime]
+    # Its peers follow from what other zones declare.
+    declared = [{**definition.fields, "peers": None}, definition.secrets, definition.runtime]
     return hashlib.sha256(json.dumps(declared, sort_keys=True, default=str).encode()).hexdigest()

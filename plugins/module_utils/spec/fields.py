@@ -313,6 +313,8 @@ def _host_address(text: str, accepted: str) -> str:
         address = ipaddress.ip_address(text.strip("[]"))
     except ValueError as error:
         raise Rejected(accepted) from error
+    if address.version == 6 and address.ipv4_mapped:
+        raise Rejected(f"{accepted}; {address.ipv4_mapped} for {text}")
     if address.is_unspecified:
         raise Rejected(f"{accepted}; leave {text} out for all addresses, of IPv4 and of IPv6")
     if address.is_loopback or address.is_multicast or (address.version == 6 and address.is_link_local):
@@ -450,6 +452,8 @@ def secrets(value: Any) -> tuple[Secret, ...]:
         if not isinstance(target, str) or not isinstance(mode, str) or not re.fullmatch("0?[0-7]{3}", mode):
             raise Rejected(accepted)
         where = path(target if target.startswith("/") else f"/run/secrets/{target}")
+        if where in ("/", "/run/secrets"):
+            raise Rejected(f"{accepted}; target with the name of a file")
         found.append(Secret(where, source, uid=ids[0], gid=ids[1], mode=f"0{mode[-3:]}"))
     if len({secret.target for secret in found}) < len(found):
         raise Rejected(f"{accepted}; each target once")
@@ -459,7 +463,7 @@ def secrets(value: Any) -> tuple[Secret, ...]:
 def stop_signal(value: Any) -> str:
     """The name of a signal, without its ``SIG``."""
     text = str(value).upper().removeprefix("SIG") if isinstance(value, (str, int)) and not isinstance(value, bool) else ""
-    if text.isascii() and text.isdigit() and 1 <= int(text) <= len(SIGNALS):
+    if re.fullmatch("[0-9]{1,2}", text) and 1 <= int(text) <= len(SIGNALS):
         return SIGNALS[int(text) - 1]
     if text not in SIGNALS:
         raise Rejected("a signal by name or number, for example SIGTERM")
@@ -536,7 +540,7 @@ def ulimits(value: Any) -> dict[str, tuple[int, int]]:
     limits: dict[str, tuple[int, int]] = {}
     for resource, limit in value.items() if isinstance(value, dict) else [("", None)]:
         pair = [limit["soft"], limit["hard"]] if isinstance(limit, dict) and set(limit) == {"soft", "hard"} else [limit, limit]
-        numbers = [part for part in pair if isinstance(part, int) and not isinstance(part, bool) and part >= -1]
+        numbers = [part for part in pair if isinstance(part, int) and not isinstance(part, bool) and -1 <= part < 2**63]
         if resource not in LIMITS or len(numbers) != 2:
             raise Rejected(accepted)
         soft, hard = numbers
@@ -588,8 +592,9 @@ def _traffic_port(value: Any, accepted: str) -> str:
     matched = re.fullmatch(_TRAFFIC_PORT, str(value)) if isinstance(value, (int, str)) and not isinstance(value, bool) else None
     if not matched or not 1 <= int(matched["first"]) <= int(matched["last"] or matched["first"]) <= 65535:
         raise Rejected(accepted)
-    ports = matched["first"] if matched["last"] in (None, matched["first"]) else f"{matched['first']}-{matched['last']}"
-    return f"{ports}/{matched['protocol'] or 'tcp'}"
+    # As numbers: nft takes one that begins with 0 for octal.
+    first, last = int(matched["first"]), int(matched["last"] or matched["first"])
+    return f"{first if first == last else f'{first}-{last}'}/{matched['protocol'] or 'tcp'}"
 
 
 def _network(value: Any) -> str:
@@ -599,7 +604,10 @@ def _network(value: Any) -> str:
 @functools.cache
 def _canonical_network(text: str) -> str:
     # The zones of a host are often let out to the same few networks.
-    return str(ipaddress.ip_network(text))
+    found = ipaddress.ip_network(text)
+    if found.version == 6 and found.network_address.ipv4_mapped:
+        raise ValueError("no packet of IPv6 has such an address")
+    return str(found)
 
 
 def dns(value: Any) -> tuple[str, ...]:

@@ -141,7 +141,7 @@ def parse_declaration(zones: list[dict[str, Any]], volumes: dict[str, Any], secr
     except InvalidDeclaration as invalid:
         raise InvalidDeclaration([*problems, *invalid.problems]) from None
     for name, content in secrets.items():
-        if not isinstance(name, str) or not fields.SECRET_NAME.fullmatch(name) or not isinstance(content, str):
+        if not isinstance(name, str) or not fields.SECRET_NAME.fullmatch(name) or not _has_encoding(content):
             accepted = "a name of 1 to 64 letters, digits, '_', '.' and '-', and a text"
             problems.append(f"secret {str(name)[:60]}: it is not accepted; accepted: {accepted}")
     problems += [
@@ -210,6 +210,13 @@ def _parse_zone(label: str, entry: dict[str, Any], problems: list[str]) -> list[
         problems.append(f"{label}: name is missing; each zone needs one")
     if entry.get("image") is None and values.get("state") != "absent":
         problems.append(f"{label}: image is missing; name the OCI image that the zone runs")
+    places = [("volumes", mount.target) for mount in values.get("volumes", ())]
+    places += [("tmpfs", mount.partition(":")[0]) for mount in values.get("tmpfs", ())]
+    places += [("secrets", secret.target) for secret in values.get("secrets", ())]
+    taken: dict[str, str] = {}
+    for key, place in places:
+        if taken.setdefault(place, key) != key:
+            problems.append(f"{label}: {key}: {place} is not accepted; it is in {taken[place]} too; choose another place")
     return [] if len(problems) > found else [Zone(**values)]
 
 
@@ -299,6 +306,10 @@ def depths_of(dependencies: Mapping[str, Collection[str]]) -> dict[str, int]:
                 depths[name] = max((depths[other] + 1 for other in inner), default=0)
                 found = True
     return depths
+
+
+def _has_encoding(content: Any) -> bool:
+    return isinstance(content, str) and fields.is_text(content.replace("\0", ""))
 
 
 def _without_values(environment: Any) -> Any:

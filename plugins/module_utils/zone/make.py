@@ -92,6 +92,37 @@ _CHECK = ("crun", "exec", "--pid-file", "/run/ringfence/health.pid")
 """How a health check begins: the zone's init has to know what it started."""
 
 
+def check_image(definition: Definition, image: Image, runtime: Runtime) -> None:
+    """Make what a zone takes from its image's configuration, before anything that runs is touched.
+
+    :raises RingfenceError: when that is not as specified.
+    """
+    container(definition.zone, image, runtime)
+    _settings(definition, image)
+
+
+def _settings(definition: Definition, image: Image) -> dict[str, str]:
+    """What the zone's init is told."""
+    zone = definition.zone
+    name, _colon, limit = zone.restart.partition(":")
+    settings = {
+        "ADDRESS": network.address(definition.index),
+        "GATEWAY": network.GATEWAY,
+        "ADDRESS6": network.address6(definition.index),
+        "GATEWAY6": network.GATEWAY6,
+        "RESTART": name,
+        "RESTART_LIMIT": limit or "0",
+        "STOP_SIGNAL": zone.stop_signal or word(described(image), "StopSignal") or "TERM",
+        "STOP_GRACE": str(zone.stop_grace_period),
+        "RECORD_BLOCK": str(files.WRITABLE_BLOCKS),
+        "WORKING_DIR": working_directory(zone, described(image)),
+    }
+    check = health(zone, described(image))
+    for key in ("interval", "timeout", "retries", "start_period", "start_interval") if check else ():
+        settings[f"HEALTH_{key.upper()}"] = str(getattr(check, key))
+    return settings
+
+
 def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runtime, secrets: Mapping[str, str]) -> bytes:
     # The drivers first, so that the host connects the devices while the others are being loaded.
     needs = ["xen_blkfront", "xen_netfront", runtime.filesystem, image.filesystem, "ext4", "overlay"]
@@ -103,27 +134,11 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     common = build_initrd(kernel, runtime.boot.read_bytes(), runtime.busybox, boots)
     config = container(definition.zone, image, runtime)
     config["annotations"] = {seccomp_filter.ANNOTATION: base64.b64encode(seccomp_filter.compiled(config["linux"]["seccomp"])).decode()}
-    name, _colon, limit = definition.zone.restart.partition(":")
-    settings = {
-        "BASE_FILESYSTEM": runtime.filesystem,
-        "ADDRESS": network.address(definition.index),
-        "GATEWAY": network.GATEWAY,
-        "ADDRESS6": network.address6(definition.index),
-        "GATEWAY6": network.GATEWAY6,
-        "RESTART": name,
-        "RESTART_LIMIT": limit or "0",
-        "STOP_SIGNAL": definition.zone.stop_signal or word(described(image), "StopSignal") or "TERM",
-        "STOP_GRACE": str(definition.zone.stop_grace_period),
-        "RECORD_BLOCK": str(files.WRITABLE_BLOCKS),
-        "WORKING_DIR": working_directory(definition.zone, described(image)),
-    }
-    check = health(definition.zone, described(image))
-    if check:
-        for name in ("interval", "timeout", "retries", "start_period", "start_interval"):
-            settings[f"HEALTH_{name.upper()}"] = str(getattr(check, name))
-    zone = definition.zone
+    settings, check, zone = _settings(definition, image), health(definition.zone, described(image)), definition.zone
     content = {
-        "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
+        "settings": "".join(
+            f"{key}={shlex.quote(value)}\n" for key, value in {"BASE_FILESYSTEM": runtime.filesystem, **settings}.items()
+        ).encode(),
         "config.json": json.dumps(config).encode(),
         # Sourced by its init, so it is one command of a shell.
         "health": f"exec {shlex.join([*_CHECK, '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode() if check else b"",

@@ -283,6 +283,61 @@ def test_what_no_check_of_an_image_has_thought_of_is_taken_back(host: Host, monk
     assert host.hypervisor.domains["web"].number is not None
 
 
+@pytest.mark.parametrize("config", [{"StopSignal": "\ud800"}, {"WorkingDir": "/\ud800"}, {"Healthcheck": {"Test": ["CMD", "\ud800"]}}])
+def test_an_image_whose_configuration_cannot_be_used_ends_no_zone(host: Host, config: dict[str, Any]) -> None:
+    host.converge(_zone())
+    number = host.hypervisor.domains["web"].number
+    host.publish("2", **config)
+    report = host.converge(_zone(image=reference("2")), _zone("other"))
+    assert [failure.startswith("zone web: recreate: image: ") for failure in report.failures] == [True]
+    assert _actions(report)["other"] == "create"
+    assert host.hypervisor.domains["web"].number == number
+
+
+@pytest.mark.parametrize("seconds", [0, -1, float("nan")])
+def test_a_timeout_with_which_nothing_starts_is_refused(host: Host, seconds: float) -> None:
+    with pytest.raises(InvalidDeclaration, match=r"start_timeout: \S+ is not accepted; accepted: more than 0 seconds"):
+        host.converge(_zone(), start_timeout=seconds)
+
+
+def test_what_was_taken_back_is_not_tried_again_because_another_zone_lets_it_in(host: Host) -> None:
+    host.converge(_zone(), _zone("db"))
+    _unhealthy_with(host, "2")
+    assert host.converge(_zone(image=reference("2")), _zone("db")).failures
+    number = host.hypervisor.domains["web"].number
+    (failure,) = host.converge(_zone(image=reference("2")), _zone("db", **LETTING_IN)).failures
+    assert "not tried again" in failure
+    assert host.hypervisor.domains["web"].number == number
+
+
+def test_what_a_refused_change_would_give_back_is_not_given_away(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host.hypervisor, "free_memory", lambda: 2000)
+    host.converge(_zone(memory="1GiB"))
+    _unhealthy_with(host, "2")
+    smaller = _zone(image=reference("2"), memory="64MiB")
+    assert host.converge(smaller).failures
+    monkeypatch.setattr(host.hypervisor, "free_memory", lambda: 200)
+    assert _problems(host, smaller, _zone("db", memory="512MiB"))
+
+
+def test_a_zone_waits_for_the_health_of_one_that_stays(host: Host) -> None:
+    host.converge(_zone("db"))
+    made_up_host.write_record(host.store, "db", HEALTH % b"unhealthy")
+    for condition, failures in (("service_healthy", 1), ("service_started", 0)):
+        report = host.converge(_zone("db"), _zone(depends_on={"db": {"condition": condition}}))
+        assert len(report.failures) == failures
+        assert ("web" in host.hypervisor.domains) is not failures
+
+
+def test_no_zone_gets_the_address_of_one_whose_metadata_cannot_be_read(host: Host) -> None:
+    host.converge(_zone("x"))
+    domain = host.hypervisor.domains["x"]
+    domain.xml = domain.xml.replace('"zone":{', '"zone":{"a_later_field":1,')
+    (problem,) = _problems(host, _zone())
+    assert problem.startswith("zones x: their metadata cannot be read, so no zone can be created beside them")
+    assert _actions(host.converge(_zone(), _zone("x"))) == {"web": "create", "x": "recreate"}
+
+
 def test_a_tag_that_meant_the_same_image_is_not_followed_in_each_run(host: Host) -> None:
     host.publish("1", tag="1.0")
     host.publish("1", tag="stable")

@@ -152,6 +152,22 @@ def test_memory_is_given_back_before_anything_takes_it() -> None:
     assert [[step.name for step in together] for together in waves(plan(declared, [], observed, {}))] == [["c"], ["b"], ["d", "a"]]
 
 
+def test_of_two_zones_that_swap_their_memory_the_larger_is_restarted_first() -> None:
+    observed = {name: _observed(_definition(name, memory=size)) for name, size in (("a", 128), ("b", 512))}
+    steps = plan([_definition("a", memory=512), _definition("b", memory=128)], [], observed, {})
+    assert [[step.name for step in together] for together in waves(steps)] == [["b"], ["a"]]
+
+
+def test_memory_is_given_back_by_a_zone_that_runs_before_that_on_which_it_depends_takes_it() -> None:
+    needs_a = {"depends_on": {"a": "service_started"}}
+    observed = {
+        "a": _observed(_definition("a", memory=256))._replace(running=Running(256, 512, 1, 1)),
+        "b": _observed(_definition("b", memory=512, **needs_a))._replace(running=Running(512, 512, 1, 1)),
+    }
+    steps = plan([_definition("a", memory=512), _definition("b", memory=256, **needs_a)], [], observed, {})
+    assert [(step.name, step.action) for step in steps] == [("b", "live"), ("a", "live")]
+
+
 def test_every_field_that_is_compared_has_a_case_above() -> None:
     assert set(DIFFERENCES) == {name for name, field in FIELDS.items() if field.change != "identity"}
 

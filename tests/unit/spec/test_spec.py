@@ -173,6 +173,13 @@ REFUSED: list[tuple[str, Any, str, str]] = [
     ("stop_signal", "SIGSTOPP", "'SIGSTOPP'", "a signal by name or number"),
     ("stop_signal", 32, "32", "a signal by name or number"),
     ("stop_signal", True, "True", "a signal by name or number"),
+    ("stop_signal", "9" * 5000, "'9999", "a signal by name or number"),
+    ("ulimits", {"nofile": 2**63}, "{'nofile': 9223372036854775808}", LIMITS),
+    ("secrets", [{"source": "s", "target": "/"}], "[{'source': 's'", "target with the name of a file"),
+    ("secrets", [{"source": "s", "target": ""}], "[{'source': 's'", "target with the name of a file"),
+    ("ports", ["[::ffff:c000:205]:80:80"], "['[::ffff:c000:205]:80:80']", "192.0.2.5 for [::ffff:c000:205]"),
+    ("networks", {"egress": [{"to": "::ffff:10.0.0.0/104"}]}, "{'egress'", "a network such as 10.0.0.0/8"),
+    ("healthcheck", {"test": "\ud800"}, "{'test'", "a string, or a list of strings"),
     ("stop_grace_period", 10, "10", "a time of whole seconds with its unit"),
     ("stop_grace_period", "", "''", "a time of whole seconds with its unit"),
     ("stop_grace_period", "1.5s", "'1.5s'", "a time of whole seconds with its unit"),
@@ -612,3 +619,22 @@ def test_the_module_documents_no_field_that_there_is_not() -> None:
     heads = [entry.partition(":")[0] for entry in entries if entry.startswith("C(")]
     documented = [name.partition(")")[0] for head in heads for name in head.split("C(")[1:]]
     assert documented == list(FIELDS)
+
+
+def test_ports_of_a_network_are_numbers() -> None:
+    """A 0 before one would make it octal for nft."""
+    declared = {"egress": [{"to": "10.0.0.0/8", "ports": ["0100", "08-0010/udp"]}]}
+    assert parse_zones([_zone(networks=declared)])[0].networks.egress == (Traffic("10.0.0.0/8", ("100/tcp", "8-10/udp")),)
+
+
+def test_one_place_of_the_container_has_one_thing() -> None:
+    fields = {"tmpfs": ["/data"], "volumes": ["data:/data"], "secrets": [{"source": "key", "target": "/data"}]}
+    assert _problems(_zone(**fields)) == [
+        "zone web: tmpfs: /data is not accepted; it is in volumes too; choose another place",
+        "zone web: secrets: /data is not accepted; it is in volumes too; choose another place",
+    ]
+
+
+def test_a_secret_that_has_no_encoding_is_refused_without_being_told() -> None:
+    with pytest.raises(InvalidDeclaration, match=r"^secret key: it is not accepted; accepted: a name .* and a text$"):
+        parse_declaration([], {}, {"key": "hidden\udcff"})
