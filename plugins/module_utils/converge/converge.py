@@ -394,7 +394,7 @@ class _Converge:
             record = files.read_record(self.store, staying) if staying else None
             if record and record.health == "unhealthy":
                 return f"not done, because it depends on the health of {other}, whose check fails"
-        for volume, owner in volumes_of_others(step, self.owners).items():
+        for volume, owner in volumes_of_others(step.definition, self.owners).items():
             if owner in failed:
                 return f"not done, because zone {owner}, which has failed, has volume {volume}"
         unmade = sorted(self.unmade_volumes & {mount.volume for mount in zone.volumes})
@@ -402,8 +402,12 @@ class _Converge:
 
     def _complete(self, zone: Observed) -> None:
         """Do for a zone that stays what an earlier run left undone because it was killed."""
-        if zone.active and zone.definition and files.read_record(self.store, zone.definition) is None:
-            self.apply.await_start(zone.definition)
+        if zone.active and zone.definition:
+            record = files.read_record(self.store, zone.definition)
+            # The note of its stop stays until its step is done.
+            watched = zone.stopping is not None and record and record.health in ("starting", "unhealthy")
+            if record is None or watched:
+                self.apply.await_start(zone.definition)
         for path in zone.stale:
             os.unlink(path)
 
@@ -424,8 +428,10 @@ class _Converge:
                     told = f"not done, because zone {', '.join(having)}, which has failed, has it"
                     raise RingfenceError(f"volume {change.name}: {change.action}: {told}")
                 volumes.apply(self.store, change)
-            except RingfenceError as error:
-                report.failures.append(str(error))
+            except FAULTS as error:
+                report.failures.append(
+                    str(error) if isinstance(error, RingfenceError) else f"volume {change.name}: {change.action}: {error}"
+                )
                 self.unmade_volumes.add(change.name)
         for result in report.volumes:
             if result["name"] in self.unmade_volumes:

@@ -78,6 +78,11 @@ def plan(
     ends = depths_of({name: zone.definition.zone.depends_on for name, zone in observed.items() if zone.definition})
     having = owners(observed)
     begins = depths_of({definition.zone.name: definition.zone.depends_on for definition in declared})
+    # A zone gets a volume after the step of the one that has it, unless that one has to come later: then it is stopped before.
+    givers = {definition.zone.name: set(volumes_of_others(definition, having).values()) for definition in declared}
+    if any(givers.values()):
+        depths = depths_of({one.zone.name: {*one.zone.depends_on, *givers[one.zone.name]} for one in declared})
+        begins = depths if len(depths) == len(declared) else begins
 
     def wave(step: Step) -> tuple[int, int, int]:
         if step.action == REMOVE:
@@ -86,7 +91,7 @@ def plan(
         shrinks = _shrinks(step)
         if step.action == LIVE and shrinks:
             return (1, 0, 0)  # It runs on, so nothing that depends on it, or on which it depends, is touched.
-        again = 3 if volumes_of_others(step, having) else 1 if shrinks else 2
+        again = 3 if volumes_of_others(step.definition, having) else 1 if shrinks else 2
         return (1, begins.get(step.name, 0), again if step.action in (RECREATE, RESTART) else 4)
 
     steps = [step._replace(wave=wave(step)) for step in steps]
@@ -107,19 +112,21 @@ def owners(observed: Mapping[str, Observed]) -> dict[str, list[str]]:
     return having
 
 
-def volumes_of_others(step: Step, having: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """The volumes that a step needs and another zone has, with the name of that zone.
+def volumes_of_others(definition: Definition | None, having: Mapping[str, Sequence[str]]) -> dict[str, str]:
+    """The volumes that a zone shall have and another one has, with the name of that other zone.
 
     :param having: what :func:`owners` found.
     """
-    wanted = step.definition.zone.volumes if step.definition else ()
-    return {mount.volume: name for mount in wanted for name in having.get(mount.volume, ()) if name != step.name}
+    if definition is None:
+        return {}
+    wanted, own = definition.zone.volumes, definition.zone.name
+    return {mount.volume: name for mount in wanted for name in having.get(mount.volume, ()) if name != own}
 
 
 def released(steps: Sequence[Step], having: Mapping[str, Sequence[str]]) -> list[Step]:
     """The steps whose zones have to stop before any step is taken: a zone that gets a volume of theirs does not come after them."""
     waves_of = {step.name: step.wave for step in steps}
-    givers = {name for step in steps for name in volumes_of_others(step, having).values() if waves_of.get(name, ()) >= step.wave}
+    givers = {name for step in steps for name in volumes_of_others(step.definition, having).values() if waves_of.get(name, ()) >= step.wave}
     return [step for step in steps if step.name in givers]
 
 

@@ -20,7 +20,7 @@ import pytest
 from made_up_host import RECORD, Host, digest, reference
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
-from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge, garbage
+from ansible_collections.ringfence.zones.plugins.module_utils.converge import apply, converge, garbage
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, images, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
@@ -1536,6 +1536,46 @@ def _unhealthy_with(host: Host, digit: str) -> None:
         start(name)
 
     host.hypervisor.start = judged  # type: ignore[method-assign]
+
+
+def test_a_zone_is_not_stopped_for_its_volume_before_what_it_depends_on_is_there(host: Host) -> None:
+    _unhealthy_with(host, "2")
+    host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
+    number = host.hypervisor.domains["web"].number
+    declared = (_zone(depends_on=["cache"]), _zone("cache", image=reference("2")), _zone("db", volumes=["data:/srv"]))
+    report = host.converge(*declared, volumes=DATA)
+    assert [zone["name"] for zone in report.zones if zone["failed"]] == ["cache", "db", "web"]
+    assert host.hypervisor.domains["web"].number == number
+    assert "db" not in host.hypervisor.domains
+
+
+def test_a_volume_that_cannot_be_deleted_is_told(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(volumes=DATA)
+
+    def apply(*_arguments: Any) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(volumes, "apply", apply)
+    report = host.converge(_zone(), volumes={"data": {"state": "absent"}})
+    assert report.failures == ["volume data: remove: [Errno 1] Operation not permitted"]
+    assert _actions(report) == {"web": "create"}
+
+
+def test_a_zone_whose_health_a_killed_run_waited_for_is_watched_by_the_next(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    host.converge(_zone())
+    host.hypervisor.said["web"] = HEALTH % b"starting"
+
+    def kill(*_arguments: Any) -> NoReturn:
+        raise _Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(apply.Apply, "_watch", kill)
+        with pytest.raises(_Killed):
+            host.converge(_zone(environment={"A": "1"}))
+    made_up_host.write_record(host.store, "web", HEALTH % b"unhealthy")
+    (failure,) = host.converge(_zone(environment={"A": "1"})).failures
+    assert failure.startswith("zone web: keep: its health check fails")
+    assert host.hypervisor.domain_id("web") is None
 
 
 def test_a_volume_stays_with_the_zone_that_is_taken_back(host: Host) -> None:
