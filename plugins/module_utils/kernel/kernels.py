@@ -116,8 +116,8 @@ def expected(store: Store, planned: Sequence[Mapping[str, Any]]) -> tuple[dict[s
     :param planned: what it reported of each kernel: ``name``, ``image``, ``digest`` (``None`` if that is not known yet) and ``default``.
     :return: of a kernel that is not in the store, what is not known of it is taken to suit.
     """
-    known = {name: target for name, target in names(store).kernels.items() if name not in {row["name"] for row in planned}}
-    found = {name: load_named(store, name, target) for name, target in known.items()}
+    before, again = names(store), {row["name"] for row in planned}
+    found = {name: load_named(store, name, target) for name, target in before.kernels.items() if name not in again}
     for row in planned:
         name, image, digest = row["name"], row["image"], row["digest"] or ""
         try:
@@ -125,7 +125,7 @@ def expected(store: Store, planned: Sequence[Mapping[str, Any]]) -> tuple[dict[s
         except RingfenceError:
             anything: dict[str, tuple[str, ...]] = dict.fromkeys((*modules.REQUIRED, *modules.OPTIONAL), ())
             found[name] = Kernel(name, image, digest, "", ("pv", "pvh"), anything, directory(store, digest), {})
-    chosen = next((row["name"] for row in planned if row["default"]), names(store).default)
+    chosen = next((row["name"] for row in planned if row["default"]), before.default)
     return found, found.get(chosen or "")
 
 

@@ -98,14 +98,15 @@ def check_image(definition: Definition, image: Image, runtime: Runtime) -> None:
     :raises RingfenceError: when that is not as specified.
     """
     container(definition.zone, image, runtime)
-    _settings(definition, image)
+    _settings(definition, image, runtime)
 
 
-def _settings(definition: Definition, image: Image) -> dict[str, str]:
+def _settings(definition: Definition, image: Image, runtime: Runtime) -> dict[str, str]:
     """What the zone's init is told."""
     zone = definition.zone
     name, _colon, limit = zone.restart.partition(":")
     settings = {
+        "BASE_FILESYSTEM": runtime.filesystem,
         "ADDRESS": network.address(definition.index),
         "GATEWAY": network.GATEWAY,
         "ADDRESS6": network.address6(definition.index),
@@ -134,11 +135,9 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     common = build_initrd(kernel, runtime.boot.read_bytes(), runtime.busybox, boots)
     config = container(definition.zone, image, runtime)
     config["annotations"] = {seccomp_filter.ANNOTATION: base64.b64encode(seccomp_filter.compiled(config["linux"]["seccomp"])).decode()}
-    settings, check, zone = _settings(definition, image), health(definition.zone, described(image)), definition.zone
+    settings, check, zone = _settings(definition, image, runtime), health(definition.zone, described(image)), definition.zone
     content = {
-        "settings": "".join(
-            f"{key}={shlex.quote(value)}\n" for key, value in {"BASE_FILESYSTEM": runtime.filesystem, **settings}.items()
-        ).encode(),
+        "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
         "config.json": json.dumps(config).encode(),
         # Sourced by its init, so it is one command of a shell.
         "health": f"exec {shlex.join([*_CHECK, '--cwd', settings['WORKING_DIR'], CONTAINER, *check.argv])}\n".encode() if check else b"",
