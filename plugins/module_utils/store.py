@@ -114,6 +114,11 @@ def remove_tree(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
+def digest_of(content: bytes) -> str:
+    """The digest, ``sha256:…``, of content (OCI image specification, descriptor.md)."""
+    return f"sha256:{hashlib.sha256(content).hexdigest()}"
+
+
 def file_digest(path: Path) -> str:
     """The digest, ``sha256:…``, of a file's content."""
     with open(path, "rb") as handle:

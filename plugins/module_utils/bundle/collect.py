@@ -27,7 +27,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle.debian_arch
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import DIRECTORIES, File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.store import sync, sync_tree, write_atomically
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of, sync, sync_tree, write_atomically
 
 ARCHITECTURE = "amd64"
 """Of hosts; the name is the same for Debian and OCI."""
@@ -119,7 +119,7 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
                 for path in _surplus(directory, files):
                     path.unlink()
                 write_atomically(directory / bundle_manifest.NAME, after.content(), 0o644)
-    return Report(changed, before, after, bundle_manifest.digest_of(after.content()), missing)
+    return Report(changed, before, after, digest_of(after.content()), missing)
 
 
 def _read_earlier(path: Path, directory: Path) -> tuple[Manifest, Since]:
@@ -128,7 +128,7 @@ def _read_earlier(path: Path, directory: Path) -> tuple[Manifest, Since]:
     if path.parent.resolve() == directory.resolve():
         raise RingfenceError(f"since {path}: a bundle cannot build on itself; collect into another directory")
     manifest, content = bundle_manifest.read(path.parent)
-    return manifest, Since(manifest.name, bundle_manifest.digest_of(content))
+    return manifest, Since(manifest.name, digest_of(content))
 
 
 def _read_before(directory: Path) -> Manifest | None:

@@ -25,6 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Inva
 from ansible_collections.ringfence.zones.plugins.module_utils.store import (
     UNFINISHED,
     Store,
+    digest_of,
     remove_tree,
     sync,
     sync_tree,
@@ -89,7 +90,7 @@ def _require_fit(source: Path, manifest: Manifest, suite: str, architecture: str
 
 
 def _install(store: Store, source: Path, manifest: Manifest, content: bytes, suite: str, *, check: bool) -> Report:
-    after = bundle_manifest.digest_of(content)
+    after = digest_of(content)
     before = _installed(store)
     target = installed.root(store) / after.removeprefix("sha256:")
     held = installed.current(store)

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of
 
 NAME = "manifest.json"
 SCHEMA = 1
@@ -90,11 +91,6 @@ class Manifest:
         """The text of ``manifest.json``."""
         document = {"schema": SCHEMA, **dataclasses.asdict(self)}
         return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
-
-
-def digest_of(content: bytes) -> str:
-    """The digest by which a manifest is named."""
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 
 def parse(content: bytes, where: Path) -> Manifest:

@@ -9,7 +9,6 @@ The same files give the same digest, on any machine.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
 import os
@@ -18,7 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of, file_digest
 
 _LAYER = "application/vnd.oci.image.layer.v1.tar"
 _CONFIG = "application/vnd.oci.image.config.v1+json"
@@ -133,7 +132,7 @@ def _platform(entry: Mapping[str, Any]) -> tuple[str, str]:
 
 def _write_document(directory: Path, media_type: str, document: dict[str, Any]) -> dict[str, Any]:
     content = _json(document)
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
+    digest = digest_of(content)
     (directory / blob(digest)).write_bytes(content)
     return {"mediaType": media_type, "digest": digest, "size": len(content)}
 

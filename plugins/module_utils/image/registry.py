@@ -11,7 +11,6 @@ containers files that the host already has (``registries.conf``, ``policy.json``
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -31,6 +30,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.image.references i
     parse_reference,
     redacted,
 )
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of
 
 _INSPECT_TIMEOUT = 180.0
 _COPY_TIMEOUT = 4 * 3600.0
@@ -197,7 +197,7 @@ def _copy(reference: Reference, source: str, into: Path, tag: str, *options: str
 
 def _resolve_remote(reference: Reference, architecture: str) -> Resolved:
     raw = _inspect(reference, "--raw")
-    named_digest = reference.digest or _digest(raw)
+    named_digest = reference.digest or digest_of(raw)
     _verify(reference, "the registry's manifest", named_digest, raw)
     document = _parse_document(reference, raw)
     digest = _choose(reference, document, architecture) if "manifests" in document else named_digest
@@ -371,13 +371,9 @@ def _layout_reader(reference: Reference, layout: Reference) -> Callable[[str], b
     return checked
 
 
-def _digest(content: bytes) -> str:
-    return f"sha256:{hashlib.sha256(content).hexdigest()}"
-
-
 def _verify(reference: Reference, what: str, digest: str, content: bytes) -> None:
-    if _digest(content) != digest:
-        raise DigestMismatch(f"image {reference}: {what} {digest} has the digest {_digest(content)}; it was damaged or tampered with")
+    if digest_of(content) != digest:
+        raise DigestMismatch(f"image {reference}: {what} {digest} has the digest {digest_of(content)}; it was damaged or tampered with")
 
 
 def _parse_document(reference: Reference, content: bytes) -> dict[str, Any]:

@@ -14,7 +14,6 @@ The older one, of weaveworks' ignite, is a file system with a kernel as distribu
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 import subprocess
@@ -29,7 +28,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.image import layer
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot_image
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.boot_image import BootImage
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import ModuleIndex, zone_modules
-from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of, file_digest
 
 IMAGE = "kernel/image"
 CONFIG = "kernel/config.gz"
@@ -209,7 +208,7 @@ def _check_metadata(metadata: Mapping[str, str], release: str, config: bytes) ->
     told = metadata.get("KERNEL_UNAME_R", release)
     if told != release:
         raise RingfenceError(f"{METADATA} says release {told}, but the kernel is {release}; package it again")
-    digest = f"sha256:{hashlib.sha256(config).hexdigest()}"
+    digest = digest_of(config)
     if metadata.get("KERNEL_CONFIG", digest) != digest:
         raise RingfenceError(f"{CONFIG} has the digest {digest}, but {METADATA} says {metadata['KERNEL_CONFIG']}; package it again")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
-import hashlib
 import os
 import tempfile
 from collections.abc import Mapping
@@ -25,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel import boot
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import layout as kernel_layout
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import built_in
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.sources import Source
-from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, sync
+from ansible_collections.ringfence.zones.plugins.module_utils.store import UNFINISHED, digest_of, sync
 
 _PACKAGING = "1"
 """Counts the ways this module has packaged kernels: raised when the same package becomes another image than before."""
@@ -174,7 +173,7 @@ def _build(source: Source, flavor: str, annotations: Mapping[str, str], work: Pa
         "KERNEL_VERSION": upstream_version(source.version),
         "KERNEL_UNAME_R": boot.release,
         "KERNEL_FLAVOR": flavor,
-        "KERNEL_CONFIG": f"sha256:{hashlib.sha256(config).hexdigest()}",
+        "KERNEL_CONFIG": digest_of(config),
     }
     files: dict[str, bytes | Path] = {
         kernel_layout.IMAGE: image,

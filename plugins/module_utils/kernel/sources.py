@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import re
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import built_in
-from ansible_collections.ringfence.zones.plugins.module_utils.store import file_digest
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of, file_digest
 
 _BUILT = {"amd64": ("X86_64", "x86", "bzImage"), "arm64": ("ARM64", "arm64", "Image")}
 """For each architecture the option that says so in a configuration, Linux' own name of it, and the boot image that its makefile builds."""
@@ -90,8 +89,8 @@ def from_tree(path: Path) -> Source:
     if missing:
         raise RingfenceError(f"tree {path}: {missing[0].relative_to(path)} has not been built; build the kernel and its modules with make")
     told = [[str(part.relative_to(path)), file_digest(part)] for part in parts]
-    digest = hashlib.sha256(json.dumps([release, told]).encode()).hexdigest()
-    return Source(f"linux-image-{release}", release, architecture, f"sha256:{digest}", tree=path)
+    digest = digest_of(json.dumps([release, told]).encode())
+    return Source(f"linux-image-{release}", release, architecture, digest, tree=path)
 
 
 def _boot_file(tree: Path, architecture: str) -> Path:

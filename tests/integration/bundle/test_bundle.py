@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle import mani
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, registry
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, digest_of
 
 Collect = Callable[..., bundle_collect.Report]
 
@@ -159,7 +159,7 @@ def test_an_index_is_found_by_its_digest(collect: Collect, registry_server: Any,
         media_type = "application/vnd.oci.image.manifest.v1+json"
         entries.append({"mediaType": media_type, "digest": digest, "size": size, "platform": {"os": "linux", "architecture": architecture}})
     index = json.dumps({"schemaVersion": 2, "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": entries}).encode()
-    named = bundle_manifest.digest_of(index)
+    named = digest_of(index)
     (layout / "blobs/sha256" / named[7:]).write_bytes(index)
     described = {"mediaType": "application/vnd.oci.image.index.v1+json", "digest": named, "size": len(index)}
     tagged = {**described, "annotations": {"org.opencontainers.image.ref.name": "1"}}

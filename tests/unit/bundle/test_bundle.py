@@ -14,7 +14,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.bundle import coll
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
-from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
+from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, digest_of
 
 DIGEST = "a" * 64
 MANIFEST = Manifest(
@@ -153,10 +153,10 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
 def test_a_manifest_with_another_digest_is_not_parsed(tmp_path: Path) -> None:
     content = b"["
     (tmp_path / "manifest.json").write_bytes(content)
-    with pytest.raises(RingfenceError, match=rf"its manifest has the digest {manifest.digest_of(content)} instead of sha256:{DIGEST};"):
+    with pytest.raises(RingfenceError, match=rf"its manifest has the digest {digest_of(content)} instead of sha256:{DIGEST};"):
         manifest.read(tmp_path, f"sha256:{DIGEST}")
     with pytest.raises(RingfenceError, match="is no manifest of a bundle"):
-        manifest.read(tmp_path, manifest.digest_of(content))
+        manifest.read(tmp_path, digest_of(content))
 
 
 def test_of_a_file_that_is_too_large_no_more_is_copied_than_it_should_have(tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ def test_the_medium_can_be_taken_out_if_the_digest_says_which_bundle_is_meant(tm
 
     with pytest.raises(RingfenceError, match=r"bundle \S+/bundle does not exist; collect it to the end, then copy all of it$"):
         run(None)
-    digest = manifest.digest_of(write(source))
+    digest = digest_of(write(source))
     run(None)
     source.rename(tmp_path / "away")
     for check in (True, False):
