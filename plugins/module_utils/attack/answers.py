@@ -11,7 +11,7 @@ import time
 
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs.answer import DIRECTORY
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.result import Attempt
-from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import Zones, escaping
+from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import NAMES, Zones, escaping
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel
 
@@ -28,7 +28,13 @@ _AS_SSH_SERVER = (
 """What the zone's kernel does as root outside the container: it has the descriptor of a directory that the container does not see."""
 
 
-def of_commands(zones: Zones, name: str) -> list[Attempt]:
+def attack(zones: Zones, token: str) -> list[Attempt]:
+    """Answer to commands, and in the place of the ssh server."""
+    first, second = NAMES
+    return [*_of_commands(zones, second), *_of_the_ssh_server(zones, first, token)]
+
+
+def _of_commands(zones: Zones, name: str) -> list[Attempt]:
     """Commands that answer without end, and not at all."""
     number = zones.numbers[name]
     flood = channel.execute(name, number, [*_PYTHON, "print('\\x1b[2J{{ 1 }}' * 60000)"], timeout=60, limit=_LIMIT)
@@ -40,7 +46,7 @@ def of_commands(zones: Zones, name: str) -> list[Attempt]:
     return [*attempts, Attempt(_ROW, f"{name}: never answer", late, told, bool(said), "it did not answer")]
 
 
-def of_the_ssh_server(zones: Zones, name: str, token: str) -> list[Attempt]:
+def _of_the_ssh_server(zones: Zones, name: str, token: str) -> list[Attempt]:
     """Answers in the place of the ssh server. After this, nothing can be told to the zone any more."""
     zones.inside(name, [escaping(token, then=_AS_SSH_SERVER)])
     raw = _raw(zones.numbers[name])

@@ -84,6 +84,9 @@ _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 Told = dict[str, "tuple[bool | None, str]"]
 """What a program says, by the labels of its attempts."""
 
+FAULTS = (RingfenceError, OSError, ValueError, LookupError)
+"""What an attack may fail with when something else is there than it expects; the next one goes on."""
+
 
 def escaping(token: str, **more: str) -> tuple[str, dict[str, str]]:
     """The program that goes on outside the container, for :meth:`Zones.inside`; it looks for no file of the host.
@@ -236,6 +239,17 @@ def chosen_kernels(default: Kernel | None, deployed: Mapping[str, Kernel], kind:
         return []
     others = [one for _name, one in sorted(deployed.items()) if one.digest != default.digest]
     return [default, *[one for one in others if kind in one.modes and _DRIVER in one.modules][:1]]
+
+
+def told_of(said: Mapping[str, Told], program: str, label: str) -> str:
+    """What a program says of an attempt without which the others cannot be made.
+
+    :raises RingfenceError: when it says nothing.
+    """
+    try:
+        return said[program][label][1]
+    except KeyError:
+        raise RingfenceError(f"the program {program} could not do its work: {said.get(program)}") from None
 
 
 def run_quietly(argv: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
+from ansible_collections.ringfence.zones.plugins.module_utils.attack import network
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.verify import attack
@@ -74,7 +75,7 @@ def test_zones_that_cannot_be_removed_are_told(zones: _Put, monkeypatch: pytest.
         raise RingfenceError("another converge of this host is running")
 
     made_up = zones(start)
-    monkeypatch.setattr(attack._Campaign, "_network", lambda _self: None)
+    monkeypatch.setattr(network, "attack", lambda _zones, _token: [])
     monkeypatch.setattr(attack._Campaign, "_traces", lambda _self: {"domain ringfence-attack-1"})
     attempts, faults = attack.attack(Store(), promises)
     assert (attempts, list(faults)) == ([], [row])
@@ -99,24 +100,3 @@ def test_zones_that_do_not_start_leave_all_promises_untested(zones: _Put) -> Non
     made_up = zones(fail)
     assert attack.attack(Store(), [9]) == ([], {0: "no memory"})
     assert made_up.cleared == 2
-
-
-def test_who_cannot_be_asked_has_not_answered_and_is_asked_again() -> None:
-    def fail() -> None:
-        raise RingfenceError("xl failed with exit status 1: no output")
-
-    watched, asked = attack._Watched(), []
-    watched.ask(lambda: asked.append(1))
-    assert (watched.missed, watched.told) == (False, "it answered within 0.0 s")
-    watched.ask(fail)
-    watched.ask(lambda: asked.append(2))
-    assert asked == [1, 2]
-    assert (watched.missed, watched.told) == (True, "xl failed with exit status 1: no output")
-
-
-def test_who_answers_too_late_has_not_answered(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attack, "_LATENCY", 0.01)
-    watched = attack._Watched()
-    watched.ask(lambda: time.sleep(0.05))
-    assert watched.missed
-    assert watched.told.startswith("it answered within ")
