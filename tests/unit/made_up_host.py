@@ -194,7 +194,7 @@ class Hypervisor:
             raise RingfenceError("libvirt cannot start it")
         if self.domains[name].number is not None:
             raise RingfenceError("it runs")
-        for other, domain in self.domains.items():
+        for other, domain in list(self.domains.items()):
             if other != name and domain.number is not None and set(_volumes(domain.xml)) & set(_volumes(self.domains[name].xml)):
                 raise RingfenceError(f"a volume is a disk of zone {other}")
         self.domains[name].number = len(self.calls)

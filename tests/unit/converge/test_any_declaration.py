@@ -100,7 +100,10 @@ class Run:
     zones: list[dict[str, Any]]
     volumes: dict[str, dict[str, Any]]
     policy: dict[str, Any]
+    ended: frozenset[str]
+    """Zones that have ended by themselves before it."""
     broken: frozenset[str]
+    """Zones that cannot be started in it."""
     dies_at: int | None
     dies_after: bool
 
@@ -128,6 +131,7 @@ def _runs(draw: st.DrawFn) -> Run:
             "cpus": st.integers(1, 2),
             "restart": st.sampled_from(("always", "no")),
             "environment": st.just({"A": "1"}),
+            "networks": st.just({"ingress": [{"from": draw(st.sampled_from([*names, "z"]))}]}),
             "ports": st.just([f"{8000 + draw(st.integers(0, number))}:80"]),
         }
         for key, values in optional.items():
@@ -140,7 +144,8 @@ def _runs(draw: st.DrawFn) -> Run:
         draw(st.permutations(zones)),
         sizes,
         {"prune": draw(st.booleans()), "keep_unused": draw(st.integers(0, 2))},
-        frozenset(draw(st.lists(st.sampled_from(_NAMES), max_size=1))) if draw(st.integers(0, 4)) == 0 else frozenset(),
+        draw(st.frozensets(st.sampled_from(_NAMES), max_size=2)) if draw(st.integers(0, 4)) == 0 else frozenset(),
+        draw(st.frozensets(st.sampled_from(_NAMES), max_size=1)) if draw(st.integers(0, 4)) == 0 else frozenset(),
         draw(st.one_of(st.none(), st.integers(1, 12))),
         draw(st.booleans()),
     )
@@ -171,6 +176,8 @@ def _converge(host: Host, run: Run) -> Iterator[str]:
     assert isinstance(hypervisor, Fragile)
     arguments: dict[str, Any] = {"volumes": run.volumes, **run.policy}
     contents = _mark_volumes(host)
+    for name in run.ended & hypervisor.domains.keys():
+        hypervisor.domains[name].number = None
     if run.broken or run.dies_at:
         hypervisor.unstartable, hypervisor.dies_at, hypervisor.dies_after = set(run.broken), run.dies_at, run.dies_after
         try:
