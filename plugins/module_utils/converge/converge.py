@@ -425,13 +425,11 @@ class _Converge:
             try:
                 having = sorted(set(failed) & set(self.owners.get(change.name, ())))
                 if having:
-                    told = f"not done, because zone {', '.join(having)}, which has failed, has it"
-                    raise RingfenceError(f"volume {change.name}: {change.action}: {told}")
+                    raise RingfenceError(f"not done, because zone {', '.join(having)}, which has failed, has it")
                 volumes.apply(self.store, change)
             except FAULTS as error:
-                report.failures.append(
-                    str(error) if isinstance(error, RingfenceError) else f"volume {change.name}: {change.action}: {error}"
-                )
+                size = f" to {change.after} MiB" if change.after else ""
+                report.failures.append(f"volume {change.name}: {change.action}{size}: {error}")
                 self.unmade_volumes.add(change.name)
         for result in report.volumes:
             if result["name"] in self.unmade_volumes:

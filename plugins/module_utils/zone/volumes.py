@@ -9,15 +9,14 @@ file system to the size of its disk when it starts.
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import MIB
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Volume
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -108,14 +107,15 @@ def check_space(store: Store, planned: Sequence[Change]) -> None:
 def apply(store: Store, change: Change) -> None:
     """Create, grow or delete one volume.
 
-    :raises RingfenceError: when the disk has no room left, or mkfs.ext4 fails.
+    :raises OSError: when the disk has no room left.
+    :raises RingfenceError: when mkfs.ext4 fails.
     """
     target = path(store, change.name)
     if change.action == REMOVE:
         target.unlink(missing_ok=True)
     elif change.action == CREATE and change.after:
         store.volumes.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with store.workspace() as workspace, _told(change):
+        with store.workspace() as workspace:
             new = workspace / target.name
             with open(new, "xb") as handle:
                 os.fchmod(handle.fileno(), 0o600)
@@ -124,14 +124,6 @@ def apply(store: Store, change: Change) -> None:
                 os.fsync(handle.fileno())
             os.rename(new, target)
     elif change.action == GROW and change.after:
-        with _told(change), open(target, "r+b") as handle:
+        with open(target, "r+b") as handle:
             os.posix_fallocate(handle.fileno(), 0, change.after * MIB)
             os.fsync(handle.fileno())
-
-
-@contextlib.contextmanager
-def _told(change: Change) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RingfenceError(f"volume {change.name}: {change.action} to {change.after} MiB: {error.strerror}") from error

@@ -1614,12 +1614,15 @@ def test_a_zone_whose_volume_cannot_be_made_is_left_alone(host: Host, monkeypatc
     host.converge(_zone())
     host.hypervisor.calls.clear()
 
-    def full(_store: Any, change: Any) -> NoReturn:
-        raise RingfenceError(f"volume {change.name}: create to 16 MiB: No space left on device")
+    def fail(_argv: Any) -> NoReturn:
+        raise RingfenceError("mkfs.ext4 failed with exit status 1: no output")
 
-    monkeypatch.setattr(volumes, "apply", full)
+    monkeypatch.setattr(volumes, "run", fail)
     report = host.converge(_zone(volumes=["data:/srv"]), volumes=DATA)
-    assert report.failures[1] == "zone web: restart: not done, because volume data is not as declared"
+    assert report.failures == [
+        "volume data: create to 16 MiB: mkfs.ext4 failed with exit status 1: no output",
+        "zone web: restart: not done, because volume data is not as declared",
+    ]
     assert (host.hypervisor.calls, report.volumes[0]["changed"]) == ([], False)
 
 

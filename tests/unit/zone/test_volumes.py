@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import MIB
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Volume
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -86,7 +86,7 @@ def test_a_disk_that_is_full_meanwhile_leaves_nothing(store: Store, monkeypatch:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
-    with pytest.raises(RingfenceError, match="volume data: create to 16 MiB: No space left on device"):
+    with pytest.raises(OSError, match="No space left on device"):
         volumes.apply(store, Change("data", "create", None, 16))
     assert volumes.existing(store) == {}
     assert list(store.tmp.iterdir()) == []
