@@ -139,7 +139,7 @@ class Hypervisor:
             running = self.running(name)
             if running and not most:
                 running = replace(running, most_memory=running.memory, most_cpus=running.cpus)
-            zones[name] = Observed(name, definition, domain.number is not None, domain_id=domain.number, running=running)
+            zones[name] = Observed(definition, domain.number, running=running)
         return zones, self.foreign
 
     def modes(self) -> tuple[str, ...]:

@@ -149,7 +149,7 @@ class Hypervisor:
             number = domain.ID() if domain.ID() != -1 else None
             crashed = number is None and self._has_crashed(domain)
             running = self._has_now(domain, most=most) if number is not None else None
-            zones[name] = Observed(name, definition, number is not None, crashed=crashed, domain_id=number, running=running)
+            zones[name] = Observed(definition, number, crashed=crashed, running=running)
         return zones, foreign
 
     def describe(self) -> list[Described]:

@@ -31,24 +31,27 @@ class Running:
 class Observed(NamedTuple):
     """A zone as the host has it.
 
-    ``definition`` is ``None`` if its metadata cannot be read; ``whole`` if all of its files are there; ``crashed`` if it does not run
-    because its kernel panicked; ``domain_id`` is Xen's number of it while it runs. ``running`` is ``None`` if it does not run. ``stale``
+    ``definition`` is ``None`` if its metadata cannot be read; ``domain_id`` is Xen's number of it while it runs; ``whole`` if all of its
+    files are there; ``crashed`` if it does not run because its kernel panicked. ``running`` is ``None`` if it does not run. ``stale``
     are paths of files that are its, and that its definition does not use; ``shares`` is every ``cpu_shares`` that a run which was killed
     may have given it, ``stopping`` the number with which such a run may have asked it to stop, and ``hosts_unsure`` whether such a run
     may have written its ``/etc/hosts``.
     """
 
-    name: str
     definition: Definition | None
-    active: bool
+    domain_id: int | None = None
     whole: bool = True
     crashed: bool = False
-    domain_id: int | None = None
     running: Running | None = None
     stale: tuple[str, ...] = ()
     shares: tuple[int, ...] = ()
     stopping: int | None = None
     hosts_unsure: bool = False
+
+    @property
+    def active(self) -> bool:
+        """Whether it runs."""
+        return self.domain_id is not None
 
 
 def differs_in_memory(zone: Zone, running: Running) -> bool:

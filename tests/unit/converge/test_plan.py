@@ -26,11 +26,11 @@ def _definition(name: str = "web", **changes: Any) -> Definition:
 
 
 def _observed(definition: Definition, *, active: bool = True, whole: bool = True) -> Observed:
-    return Observed(definition.zone.name, definition, active, whole)
+    return Observed(definition, 1 if active else None, whole)
 
 
 def _one(declared: Definition, observed: Observed | None) -> Step:
-    (step,) = plan([declared], [], {observed.name: observed} if observed else {}, {})
+    (step,) = plan([declared], [], {declared.zone.name: observed} if observed else {}, {})
     return step
 
 
@@ -264,12 +264,12 @@ def test_a_zone_whose_files_are_missing_is_made_anew() -> None:
 
 
 def test_a_zone_whose_metadata_cannot_be_read_is_made_anew() -> None:
-    step = _one(_definition(), Observed("web", None, active=True))
+    step = _one(_definition(), Observed(None, 1))
     assert (step.action, step.reasons, step.before) == ("recreate", ("its metadata cannot be read",), {"name": "web"})
 
 
 def test_what_shall_not_exist_is_removed_if_it_does() -> None:
-    observed = {"web": _observed(_definition()), "odd": Observed("odd", None, active=False)}
+    observed = {"web": _observed(_definition()), "odd": Observed(None)}
     steps = plan([], ["web", "odd", "other"], observed, {})
     assert [(step.name, step.action, step.reasons) for step in steps] == [
         ("odd", "remove", ("shall not exist",)),

@@ -25,8 +25,7 @@ def test_what_runs_is_told_also_if_it_cannot_be_read(monkeypatch: pytest.MonkeyP
     class Hypervisor:
         def observe(self) -> tuple[dict[str, Observed], set[str]]:
             db = Definition(Zone("db", stop_grace_period=60), "", "", "pv", "", 1)
-            found = [Observed("db", db, True), Observed("damaged", None, True), Observed("off", db, False)]
-            return {zone.name: zone for zone in found}, {"foreign"}
+            return {"db": Observed(db, 1), "damaged": Observed(None, 2), "off": Observed(db)}, {"foreign"}
 
     monkeypatch.setattr(stop_order, "Hypervisor", Hypervisor)
     stop_order.main()

@@ -46,13 +46,13 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
 )
 def test_a_zone_has_one_state(active: bool, said: str | None, state: str) -> None:
     record = Record(said, None, 0) if said else None
-    assert zone_state.state(Observed("web", None, active), record) == state
+    assert zone_state.state(Observed(None, 1 if active else None), record) == state
 
 
 @pytest.mark.parametrize(("said", "state"), [("running", "crashed"), ("stopped", "stopped"), (None, "crashed")])
 def test_a_zone_whose_kernel_panicked_is_told_from_one_that_ended(said: str | None, state: str) -> None:
     record = Record(said, None, 0) if said else None
-    assert zone_state.state(Observed("web", None, active=False, crashed=True), record) == state
+    assert zone_state.state(Observed(None, crashed=True), record) == state
 
 
 def _info(host: Host, capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
