@@ -139,14 +139,14 @@ def _xen() -> dict[str, Any] | None:
 
 
 def _kernels(store: Store) -> list[dict[str, Any]]:
-    default = kernels.default(store)
+    default = kernels.names(store).default
     return [
         {
             "name": name,
             "digest": kernel.digest,
             "release": kernel.release,
             "modes": list(kernel.modes),
-            "default": default is not None and name == default.name,
+            "default": name == default,
         }
         for name, kernel in sorted(kernels.deployed(store).items())
     ]

@@ -138,7 +138,7 @@ class Zones:
         """Compose the image and start both zones: of the two kinds that the host can run one of each, and on two kernels if it has them."""
         self.directory.mkdir(mode=0o700)
         kinds = self.hypervisor.modes()
-        used = chosen_kernels(kernels.default(self.store), kernels.deployed(self.store), kinds[-1])
+        used = chosen_kernels(kernels.names(self.store).default, kernels.deployed(self.store), kinds[-1])
         layer = self.directory / "layer.tar"
         _write_layer(layer, used)
         tree = self.directory / "control" / "rootfs"
@@ -233,12 +233,13 @@ class Zones:
             raise RingfenceError("; ".join(report.failures))
 
 
-def chosen_kernels(default: Kernel | None, deployed: Mapping[str, Kernel], kind: str) -> list[Kernel]:
+def chosen_kernels(default: str | None, deployed: Mapping[str, Kernel], kind: str) -> list[Kernel]:
     """The default kernel, and another one for the second zone, of this kind, if there is one that passes hypercalls on too."""
     if default is None:
         return []
-    others = [one for _name, one in sorted(deployed.items()) if one.digest != default.digest]
-    return [default, *[one for one in others if kind in one.modes and _DRIVER in one.modules][:1]]
+    first = deployed[default]
+    others = [one for _name, one in sorted(deployed.items()) if one.digest != first.digest]
+    return [first, *[one for one in others if kind in one.modes and _DRIVER in one.modules][:1]]
 
 
 def told_of(said: Mapping[str, Told], program: str, label: str) -> str:

@@ -27,7 +27,6 @@ LIVE = "live"
 KEEP = "keep"
 
 _ORDER = (REMOVE, RECREATE, RESTART, CREATE, START, LIVE, KEEP)
-_WEIGHT = {"live": LIVE, "restart": RESTART, "recreate": RECREATE}
 
 
 class Step(NamedTuple):
@@ -201,7 +200,7 @@ def _drifted(declared: Zone, observed: Observed) -> dict[str, int]:
 def _cost(key: str, declared: Zone, running: Running | None) -> str:
     """The action that brings a field to what is declared."""
     if FIELDS[key].change != "resize":
-        return _WEIGHT[FIELDS[key].change]
+        return FIELDS[key].change
     if running is None:
         return RESTART
     if key == "cpus":

@@ -61,7 +61,7 @@ class Target:
 
 @dataclasses.dataclass(frozen=True)
 class Names:
-    """What every name of a host stands for, and the name of the default kernel."""
+    """What every name of a host stands for, and the name of the kernel for zones that name none."""
 
     kernels: Mapping[str, Target] = dataclasses.field(default_factory=dict)
     default: str | None = None
@@ -104,14 +104,8 @@ def stored(store: Store) -> set[str]:
     return {f"sha256:{path.parent.name}" for path in store.kernels.glob("*/kernel.json")}
 
 
-def default(store: Store) -> Kernel | None:
-    """The kernel for zones that name none; ``None`` if no kernel is deployed."""
-    known = names(store)
-    return load_named(store, known.default, known.kernels[known.default]) if known.default else None
-
-
 def expected(store: Store, planned: Sequence[Mapping[str, Any]]) -> tuple[dict[str, Kernel], Kernel | None]:
-    """What :func:`deployed` and :func:`default` are to be after a converge of kernels that was only tried, in check mode.
+    """The kernels of this host by name, and the default one, after a converge of kernels that was only tried, in check mode.
 
     :param planned: what it reported of each kernel: ``name``, ``image``, ``digest`` (``None`` if that is not known yet) and ``default``.
     :return: of a kernel that is not in the store, what is not known of it is taken to suit.

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.initrd import build_initrd
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import deployed, names
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -65,7 +65,7 @@ def test_debian_kernels_become_kernels_of_a_host(apt: dict[str, Path], registry_
     ]
 
     store = Store(tmp_path / "store")
-    assert default(store) == deployed(store)["trixie"]
+    assert names(store).default == "trixie"
     for kernel in deployed(store).values():
         order = kernel.load_order(REQUIRED)
         assert order.index("jbd2.ko") < order.index("ext4.ko")

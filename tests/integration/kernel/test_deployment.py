@@ -18,7 +18,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils import disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import build, layers, registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, DeploymentFailed, Policy, converge
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, deployed, names
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import OPTIONAL, REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
@@ -57,7 +57,7 @@ def test_a_kernel_is_deployed_by_digest(store: Store, make_image: MakeImage) -> 
         }
     ]
     kernel = deployed(store)["stable"]
-    assert default(store) == kernel
+    assert names(store).default == "stable"
     assert (kernel.digest, kernel.release) == (digest, samples.RELEASE)
     assert kernel.directory == store.kernels / digest.removeprefix("sha256:")
     assert kernel.vmlinux.read_bytes() == samples.elf()

@@ -29,7 +29,7 @@ _DEFAULT = _kernel("stable", "a", "pv", "pvh")
     ids=["no other", "another name", "of another kind", "without hypercalls", "the first by name"],
 )
 def test_the_second_zone_has_another_kernel_if_it_can_do_the_same_with_it(others: list[Kernel], second: list[str]) -> None:
-    used = chosen_kernels(_DEFAULT, {one.name: one for one in (_DEFAULT, *others)}, "pvh")
+    used = chosen_kernels(_DEFAULT.name, {one.name: one for one in (_DEFAULT, *others)}, "pvh")
     assert [one.name for one in used] == ["stable", *second]
 
 

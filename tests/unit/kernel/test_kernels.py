@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared, Policy, converge, declare, plan
-from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Names, Target, default, deployed
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Names, Target, deployed, names
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
 A, B = (f"sha256:{character * 64}" for character in "ab")
@@ -26,14 +26,14 @@ def _stored(tmp_path: Path, default_name: str = "stable") -> Store:
     modules = {"xen_blkfront": ["blk.ko"], "erofs": ["crc.ko", "erofs.ko"], "ext4": ["crc.ko", "ext4.ko"], "overlay": []}
     kernel = {"digest": A, "release": "6.12.1", "modes": ["pv"], "modules": modules, "files": {}}
     (directory / "kernel.json").write_text(json.dumps(kernel))
-    names = Names({"stable": Target(PINNED, A)}, default_name)
-    (store.kernels / "names.json").write_text(json.dumps(names.document()))
+    known = Names({"stable": Target(PINNED, A)}, default_name)
+    (store.kernels / "names.json").write_text(json.dumps(known.document()))
     return store
 
 
 def test_a_host_without_kernels_has_no_default(tmp_path: Path) -> None:
     assert deployed(Store(tmp_path)) == {}
-    assert default(Store(tmp_path)) is None
+    assert names(Store(tmp_path)).default is None
 
 
 def test_a_deployed_kernel_says_what_it_is(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ def test_a_deployed_kernel_says_what_it_is(tmp_path: Path) -> None:
     kernel = deployed(store)["stable"]
     assert (kernel.name, kernel.image, kernel.digest, kernel.release, kernel.modes) == ("stable", PINNED, A, "6.12.1", ("pv",))
     assert kernel.vmlinux == store.kernels / ("a" * 64) / "vmlinux"
-    assert default(store) == kernel
+    assert names(store).default == "stable"
 
 
 def test_modules_are_loaded_once_and_only_for_what_is_needed(tmp_path: Path) -> None:
@@ -144,8 +144,8 @@ def test_names_that_are_not_declared_are_reported_and_stay(tmp_path: Path) -> No
 
 def test_images_that_cannot_be_had_are_all_named_and_nothing_changes(tmp_path: Path) -> None:
     store = _stored(tmp_path)
-    names = (store.kernels / "names.json").read_bytes()
+    before = (store.kernels / "names.json").read_bytes()
     declared = [Declared("one", f"oci:{tmp_path}/nothing"), Declared("two", f"oci-archive:{tmp_path}/nothing.tar")]
     with pytest.raises(InvalidDeclaration, match=r"kernel 'one': .*nothing.*; kernel 'two': .*nothing\.tar"):
         converge(store, declared, check=False)
-    assert (store.kernels / "names.json").read_bytes() == names
+    assert (store.kernels / "names.json").read_bytes() == before
