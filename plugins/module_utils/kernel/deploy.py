@@ -28,8 +28,6 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels imp
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.layout import unpack_kernel
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, file_digest, write_atomically
 
-_NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,39}")
-
 
 @dataclasses.dataclass(frozen=True)
 class Declared:
@@ -99,8 +97,8 @@ def declare(entries: Sequence[Mapping[str, Any]]) -> list[Declared]:
     declared = [Declared(entry["name"], entry["image"], bool(entry.get("default"))) for entry in entries]
     problems = []
     for kernel in declared:
-        if not _NAME.fullmatch(kernel.name):
-            problems.append(f"kernel {kernel.name!r}: name is not accepted; 1 to 40 of a-z, 0-9, '.', '-', the first a letter or digit")
+        if not re.fullmatch(kernels.NAME, kernel.name):
+            problems.append(f"kernel {kernel.name!r}: name is not accepted; {kernels.NAME_TOLD}")
         try:
             references.parse_reference(kernel.image)
         except RingfenceError as error:

@@ -20,6 +20,12 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import modules
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 
+NAME = r"[a-z0-9][a-z0-9.-]{0,39}"
+"""What the name of a kernel is like."""
+
+NAME_TOLD = "1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit"
+"""That, in words."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:

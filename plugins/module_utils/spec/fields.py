@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.image.references import parse_reference
+from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.devices import NODES
 
 MIB = 1024 * 1024
@@ -37,7 +38,6 @@ MOST_VOLUMES = 20
 NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,38}[a-z0-9])?")
 # Texts, which re compiles when a value first needs them, and keeps.
 _VARIABLE = r"[^=\x00]+"
-_KERNEL_NAME = r"[a-z0-9][a-z0-9.-]{0,39}"
 _SIZE = r"(?i)([0-9]{1,12})\s*(KiB|MiB|GiB|[kmg]b?)"
 _UNITS = {"k": 1024, "m": MIB, "g": 1024 * MIB}
 _PORT = r"(?:(?P<address>[0-9.]+|\[[0-9a-fA-F:]+\]):)?(?P<host>[0-9]{1,5}):(?P<zone>[0-9]{1,5})(?:/(?P<protocol>tcp|udp))?"
@@ -188,8 +188,8 @@ def name(value: Any) -> str:
 
 def kernel(value: Any) -> str:
     """The name of a deployed kernel."""
-    if not isinstance(value, str) or not re.fullmatch(_KERNEL_NAME, value):
-        raise Rejected("the name of a deployed kernel, 1 to 40 of a-z, 0-9, '.' and '-', the first a letter or digit")
+    if not isinstance(value, str) or not re.fullmatch(kernels.NAME, value):
+        raise Rejected(f"the name of a deployed kernel, {kernels.NAME_TOLD}")
     return value
 
 
