@@ -11,12 +11,6 @@ from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 
-FORWARDING = Path("/etc/sysctl.d/60-ringfence.conf")
-"""Our file that turns IPv4 forwarding on, on a host that did not route before.
-
-IPv6 forwarding is turned on by the script ``vif``, which is told by what it leaves: all is 1, and default is 0.
-"""
-
 # linux/netfilter/nf_tables.h and nfnetlink.h: the subsystem of nftables is the upper byte of a message's type.
 _NETLINK_NETFILTER, _NLM_F_REQUEST = 12, 1
 _NEW_TABLE, _GET_TABLE = 0x0A00, 0x0A01
@@ -54,13 +48,6 @@ def listening_ports() -> set[tuple[int, str]]:
     return ports
 
 
-def routes_others() -> frozenset[str]:
-    """Of ``ipv4`` and ``ipv6`` those for which this host is a router by its operator's will: it forwards, and not because of us."""
-    ours = {"ipv4": FORWARDING.exists(), "ipv6": not _is_on("ipv6/conf/default/forwarding")}
-    switches = {"ipv4": "ipv4/ip_forward", "ipv6": "ipv6/conf/all/forwarding"}
-    return frozenset(family for family, switch in switches.items() if _is_on(switch) and not ours[family])
-
-
 def has_table(family: str, name: str) -> bool:
     """Whether nftables has this table, and not switched off (``flags dormant``).
 
@@ -93,11 +80,6 @@ def xl_info() -> dict[str, str]:
     """What ``xl info`` says of the Xen host that this system controls, by its names."""
     lines = run(["xl", "info"], timeout=60).decode("utf-8", "replace").splitlines()
     return {key.strip(): value.strip() for key, separator, value in (line.partition(":") for line in lines) if separator}
-
-
-def _is_on(parameter: str) -> bool:
-    path = Path("/proc/sys/net") / parameter
-    return path.exists() and path.read_text(encoding="ascii").strip() == "1"
 
 
 def _local_ports(table: str, state: str) -> set[int]:

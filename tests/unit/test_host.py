@@ -7,8 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils import host
-from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports, routes_others, xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils.host import _local_ports, listening_ports, xl_info
 
 # From proc(5); the ports are 8080 (1F90) listening, 22 (0016) connected, 631 (0277) listening.
 TCP = """\
@@ -50,28 +49,3 @@ def test_what_xl_says_is_read_by_name(tmp_path: Path, monkeypatch: pytest.Monkey
     (tmp_path / "xl").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     assert xl_info() == {"free_memory": "512", "xen_commandline": "a=b:c d"}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "ours", "expected"),
-    [
-        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "0"}, False, {"ipv4"}),
-        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "0"}, True, set()),
-        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, True, {"ipv6"}),
-        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, False, {"ipv4", "ipv6"}),
-        ({"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "1"}, False, set()),
-        ({"ipv4/ip_forward": "0"}, False, set()),
-        ({"ipv4/ip_forward": "1"}, False, {"ipv4"}),
-    ],
-)
-def test_a_host_that_forwards_because_of_zones_is_no_router(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], ours: bool, expected: set[str]
-) -> None:
-    for name, value in parameters.items():
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(f"{value}\n")
-    if ours:
-        (tmp_path / "ours").touch()
-    monkeypatch.setattr(host, "FORWARDING", tmp_path / "ours")
-    monkeypatch.setattr(host, "Path", lambda path: tmp_path / Path(path).relative_to("/proc/sys/net"))
-    assert routes_others() == expected

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ringfence.zones authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The zones' nftables tables on the host: what they shall be, whether they are loaded, and loading them."""
+"""The zones' nftables tables on the host: what they shall be, whether they are loaded, and loading them; and whether the host routes."""
 
 from __future__ import annotations
 
@@ -9,10 +9,16 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
-from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table, routes_others
+from ansible_collections.ringfence.zones.plugins.module_utils.host import has_table
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, write_atomically
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition
+
+FORWARDING = Path("/etc/sysctl.d/60-ringfence.conf")
+"""Our file that turns IPv4 forwarding on, on a host that did not route before.
+
+IPv6 forwarding is turned on by the script ``vif``, which is told by what it leaves: all is 1, and default is 0.
+"""
 
 _TABLE = "ringfence"
 _FAMILIES = ("inet", "arp")
@@ -21,6 +27,18 @@ _KEPT = "network.nft"
 
 _LOADING = "network.loading"
 """Others than those that are kept, while they are loaded: a run that is killed then has perhaps loaded what nobody wants any more."""
+
+
+def routes_others() -> frozenset[str]:
+    """Of ``ipv4`` and ``ipv6`` those for which this host is a router by its operator's will: it forwards, and not because of us."""
+    ours = {"ipv4": FORWARDING.exists(), "ipv6": not _is_on("ipv6/conf/default/forwarding")}
+    switches = {"ipv4": "ipv4/ip_forward", "ipv6": "ipv6/conf/all/forwarding"}
+    return frozenset(family for family, switch in switches.items() if _is_on(switch) and not ours[family])
+
+
+def _is_on(parameter: str) -> bool:
+    path = Path("/proc/sys/net") / parameter
+    return path.exists() and path.read_text(encoding="ascii").strip() == "1"
 
 
 def rules(definitions: Iterable[Definition]) -> str:

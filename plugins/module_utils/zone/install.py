@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ansible_collections.ringfence.zones.plugins.module_utils import host_files
-from ansible_collections.ringfence.zones.plugins.module_utils.host import FORWARDING, routes_others
 from ansible_collections.ringfence.zones.plugins.module_utils.host_files import HostFile
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import base, firewall
@@ -48,7 +47,7 @@ def install(store: Store, files: Sequence[HostFile], library: Mapping[str, str],
     """
     with contextlib.nullcontext() if check else store.lock():
         # A host that routes already does so by its operator's will, and keeps doing it when zones are gone.
-        needless = {str(FORWARDING)} if "ipv4" in routes_others() else set()
+        needless = {str(firewall.FORWARDING)} if "ipv4" in firewall.routes_others() else set()
         wanted = [file for file in files if file.path not in needless]
         modules = [HostFile(f"{_LIBRARY}/{name}", text) for name, text in sorted(library.items())]
         outdated, renewed = host_files.outdated(wanted), host_files.outdated(modules)

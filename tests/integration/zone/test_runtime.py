@@ -135,8 +135,8 @@ def test_the_runtime_is_installed_by_one_run_at_a_time(
 ) -> None:
     assert programs.is_dir()
     forwarding, program, library = tmp_path / "forwarding.conf", tmp_path / "zonectl", tmp_path / "library"
-    monkeypatch.setattr(install, "FORWARDING", forwarding)
-    monkeypatch.setattr(install, "routes_others", lambda: {"ipv4"} if routes else set())
+    monkeypatch.setattr(firewall, "FORWARDING", forwarding)
+    monkeypatch.setattr(firewall, "routes_others", lambda: {"ipv4"} if routes else set())
     monkeypatch.setattr(install, "_LIBRARY", str(library))
     loaded = []
 

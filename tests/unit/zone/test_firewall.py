@@ -99,3 +99,28 @@ def test_rules_that_do_not_load_leave_what_a_killed_run_has_loaded_to_be_repaire
     kernel.refuses.clear()
     firewall.load(store, CLOSED)
     assert (kernel.forgotten, firewall.is_loaded(store, CLOSED)) == ([("ipv4", "514"), ("ipv6", "514")], True)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "ours", "expected"),
+    [
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "0"}, False, {"ipv4"}),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "0"}, True, set()),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, True, {"ipv6"}),
+        ({"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv6/conf/default/forwarding": "1"}, False, {"ipv4", "ipv6"}),
+        ({"ipv4/ip_forward": "0", "ipv6/conf/all/forwarding": "0", "ipv6/conf/default/forwarding": "1"}, False, set()),
+        ({"ipv4/ip_forward": "0"}, False, set()),
+        ({"ipv4/ip_forward": "1"}, False, {"ipv4"}),
+    ],
+)
+def test_a_host_that_forwards_because_of_zones_is_no_router(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parameters: dict[str, str], ours: bool, expected: set[str]
+) -> None:
+    for name, value in parameters.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{value}\n")
+    if ours:
+        (tmp_path / "ours").touch()
+    monkeypatch.setattr(firewall, "FORWARDING", tmp_path / "ours")
+    monkeypatch.setattr(firewall, "Path", lambda path: tmp_path / Path(path).relative_to("/proc/sys/net"))
+    assert firewall.routes_others() == expected
