@@ -33,13 +33,13 @@ def source_fixture(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Host:
 
 
 def test_a_clone_has_the_snapshot_and_an_identity_of_its_own(source: Host) -> None:
-    assert cli.main(["clone", "web", "converged", "db", "--forward", "18090:8080", "--no-network"]) == 0
+    assert cli.main(["clone", "web", "converged", "db"]) == 0
     clone = Host(source.directory.parent / "db")
     assert clone.snapshots() == ["converged"]
     ours, theirs = clone.config.machine, source.config.machine
     assert (ours.memory_mib, ours.cpus, ours.virtualization) == (theirs.memory_mib, theirs.cpus, theirs.virtualization)
     assert ours.uuid != theirs.uuid
-    assert (ours.forwards, ours.network) == ((Forward(18090, 8080),), False)
+    assert (ours.forwards, ours.network) == ((), theirs.network)
     source.destroy()
     subprocess.run(["qemu-img", "convert", "-O", "raw", "disk.qcow2", "content"], cwd=clone.directory, check=True)
     assert (clone.directory / "content").read_bytes().startswith(b"base")

@@ -77,7 +77,6 @@ def parser() -> argparse.ArgumentParser:
 
     for name, function, text in (
         ("console", _console, "print what the host wrote to its serial console"),
-        ("wait", _wait, "wait until ssh answers"),
         ("snapshots", _snapshots, "the snapshots of a host"),
         ("power-cut", _power_cut, "end a host as a mains failure would: what it had flushed to disk is kept"),
         ("reset", _reset, "press the reset button"),
@@ -100,14 +99,7 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument("source")
     verb.add_argument("tag", type=_tag)
     verb.add_argument("name")
-    verb.add_argument("--forward", type=_forward, action="append", metavar="HOSTPORT:GUESTPORT", help="of loopback; may be repeated")
-    verb.add_argument("--no-network", action="store_true", help="the host reaches nothing outside; ssh and forwards still work")
     verb.set_defaults(run=_clone)
-
-    verb = verbs.add_parser("network", help="plug the network cable in or out (ssh goes through it)")
-    verb.add_argument("name")
-    verb.add_argument("state", choices=("off", "on"))
-    verb.set_defaults(run=_network)
 
     verb = verbs.add_parser("destroy", help="end hosts and delete all of them")
     verb.add_argument("names", nargs="*", metavar="name")
@@ -253,12 +245,6 @@ def _console(options: argparse.Namespace) -> int:
     return 0
 
 
-def _wait(options: argparse.Namespace) -> int:
-    host = find_host(run_directory(), options.name)
-    host.wait(Progress(host.name))
-    return 0
-
-
 def _snapshots(options: argparse.Namespace) -> int:
     for tag in find_host(run_directory(), options.name).snapshots():
         print(tag)
@@ -301,15 +287,9 @@ def _clone(options: argparse.Namespace) -> int:
         raise LabError(f"there is a host {host.name} already: destroy it first, or choose another name")
     with host.lock(), source.lock():
         like = source.config.machine
-        forwards = tuple(options.forward or ())
-        machine = new_machine(host.name, like.memory_mib, like.cpus, forwards, not options.no_network, like.virtualization)
+        machine = new_machine(host.name, like.memory_mib, like.cpus, (), like.network, like.virtualization)
         host.create_from(source, options.tag, machine)
     Progress(host.name).say(f"is a copy of {source.name}; start it with: restore {host.name} {options.tag}")
-    return 0
-
-
-def _network(options: argparse.Namespace) -> int:
-    find_host(run_directory(), options.name).set_link(options.state == "on")
     return 0
 
 

@@ -184,7 +184,7 @@ class Host:
         log = self.directory / "qemu.log"
         run(qemu.command_line(config.machine, config.accelerator, paused=snapshot is not None), cwd=self.directory, log=log)
         if snapshot is None:
-            self.wait(progress, lambda: first)
+            self._wait(progress, lambda: first)
             return
         try:
             with self.qmp() as control:
@@ -194,13 +194,13 @@ class Host:
             self.cut_power()
             raise
         # The guest's clock stood still since the snapshot.
-        self.wait(progress, lambda: f"date --utc --set=@{time.time():.0f}")
+        self._wait(progress, lambda: f"date --utc --set=@{time.time():.0f}")
 
     def reconfigure(self, machine: Machine) -> None:
         """Keep ``machine`` for the next start."""
         self._write(replace(self.config, machine=machine))
 
-    def wait(self, progress: Progress, remote: Callable[[], str] = lambda: "true") -> None:
+    def _wait(self, progress: Progress, remote: Callable[[], str]) -> None:
         """Wait until the command that ``remote`` returns, asked anew at each attempt, succeeds on the host over ssh.
 
         :raises LabError: when QEMU ends or the time is over, with the last line of the console.
@@ -272,11 +272,6 @@ class Host:
                 yield
             finally:
                 control.execute("cont")
-
-    def set_link(self, up: bool) -> None:
-        """Plug the host's network cable in or out; ssh goes through it as well."""
-        with self.qmp() as control:
-            control.execute("set_link", {"name": "nic", "up": up})
 
     def reset(self) -> None:
         """Press the reset button."""

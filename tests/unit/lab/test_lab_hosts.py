@@ -149,7 +149,6 @@ def test_a_bad_forward_is_refused(forward: str, capsys: pytest.CaptureFixture[st
     [
         (["ssh", "web", "true"], "no host named web"),
         (["snapshot", "web", "tag"], "no host named web"),
-        (["wait", "web"], "no host named web"),
         (["inventory", "web"], "no host named web"),
         (["destroy"], "host names or --all"),
         (["up", "web", "--image", "/nowhere.qcow2"], "/nowhere.qcow2: no such image file"),
@@ -165,7 +164,7 @@ def test_each_mistake_is_one_line(run: Path, arguments: list[str], words: str, c
 
 def test_what_needs_a_running_host_says_how_to_start_it(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make_host(run)
-    for arguments in (["ssh", "web", "true"], ["snapshot", "web", "tag"], ["reset", "web"], ["network", "web", "off"]):
+    for arguments in (["ssh", "web", "true"], ["snapshot", "web", "tag"], ["reset", "web"]):
         assert cli.main(arguments) == 1
         assert capsys.readouterr().err == "lab: web is not running; start it with: up web\n"
 
