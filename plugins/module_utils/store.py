@@ -23,7 +23,7 @@ ROOT = Path("/var/lib/ringfence")
 
 
 class Store:
-    """``images/``, ``layers/``, ``kernels/``, ``zones/``, ``volumes/`` below one root, and ``tmp/`` for what is not finished.
+    """``images/``, ``layers/``, ``kernels/``, ``runtime/``, ``zones/``, ``volumes/`` below one root, and ``tmp/`` for what is not finished.
 
     An entry of ``images/`` and ``kernels/`` is a directory named after the hex part of the manifest's sha256 digest. It is
     written below ``tmp/`` of the same file system, synced, and renamed into place, so an entry that exists is complete.
@@ -36,6 +36,7 @@ class Store:
         self.images = root / "images"
         self.layers = root / "layers"
         self.kernels = root / "kernels"
+        self.runtime = root / "runtime"
         self.zones = root / "zones"
         self.volumes = root / "volumes"
         self.tmp = root / "tmp"
@@ -58,7 +59,7 @@ class Store:
                     f"another converge of this host is running (it holds {self.root / 'lock'}); run again when it has ended"
                 ) from error
             remove_tree(self.tmp)
-            for directory in (self.root, self.kernels, self.root / "runtime"):
+            for directory in (self.root, self.kernels, self.runtime):
                 for path in directory.glob(f"{UNFINISHED}*"):
                     path.unlink()
             yield
@@ -70,7 +71,7 @@ class Store:
 
         :raises RingfenceError: naming the link.
         """
-        for path in (self.root, self.images, self.root / "runtime", self.zones, self.volumes):
+        for path in (self.root, self.images, self.runtime, self.zones, self.volumes):
             if (leads_to := path.resolve()) != path:
                 raise RingfenceError(f"{path} is {leads_to} by a link, which is not accepted; mount that disk or directory there instead")
 

@@ -72,14 +72,14 @@ def add_kernels(store: Store, **modes: tuple[str, ...]) -> None:
 
 def add_runtime(store: Store, digit: str) -> None:
     """Make a zone base the current one."""
-    directory = store.root / "runtime" / (digit * 64)
+    directory = store.runtime / (digit * 64)
     directory.mkdir(parents=True)
     for name in ("boot", "busybox", "base.img"):
         (directory / name).write_text(f"#!{name} {digit}")
         (directory / name).chmod(0o755)
     (directory / "seccomp.json").write_text(json.dumps(PROFILE))
     (directory / "runtime.json").write_text(json.dumps({"digest": digest(digit), "filesystem": "erofs"}))
-    (store.root / "runtime" / "current.json").write_text(json.dumps({"digest": digest(digit)}))
+    (store.runtime / "current.json").write_text(json.dumps({"digest": digest(digit)}))
 
 
 def add_image(store: Store, of: str, config: Any, layers: Sequence[str] = ()) -> None:

@@ -48,7 +48,7 @@ def unused(store: Store, definitions: Iterable[Definition], keep: int) -> list[U
         used_bases.add(current.digest)
     found = [Unused("image", path) for path in _without(images.present(store), {one.image for one in of_zones}, store.images, keep)]
     found += [Unused("kernel", path) for path in _without(kernels.stored(store), used_kernels, store.kernels, keep)]
-    found += [Unused("zone base", path) for path in _without(runtime.stored(store), used_bases, runtime.directory(store), 0)]
+    found += [Unused("zone base", path) for path in _without(runtime.stored(store), used_bases, store.runtime, 0)]
     return found
 
 

@@ -71,12 +71,12 @@ def compose(store: Store, scripts: Mapping[str, str], *, check: bool) -> tuple[s
     digest = f"sha256:{identity.hexdigest()}"
     if digest != before and not check:
         store.publish(
-            runtime.directory(store) / identity.hexdigest(),
+            store.runtime / identity.hexdigest(),
             lambda entry: _build(store, entry, digest, content, scripts[runtime.BOOT], profile),
             # What is there without being current may be damaged.
             replace=before is None,
         )
-        write_atomically(runtime.directory(store) / runtime.CURRENT, json.dumps({"digest": digest}).encode())
+        write_atomically(store.runtime / runtime.CURRENT, json.dumps({"digest": digest}).encode())
     return before, digest
 
 

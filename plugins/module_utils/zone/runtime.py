@@ -47,20 +47,15 @@ class Runtime(NamedTuple):
         return self.directory / "busybox"
 
 
-def directory(store: Store) -> Path:
-    """Where all zone bases of a host are."""
-    return store.root / "runtime"
-
-
 def stored(store: Store) -> set[str]:
     """The digests of all zone bases in the store."""
-    return {f"sha256:{path.parent.name}" for path in directory(store).glob("*/runtime.json")}
+    return {f"sha256:{path.parent.name}" for path in store.runtime.glob("*/runtime.json")}
 
 
 def find_current(store: Store) -> Runtime | None:
     """The runtime that new zones get, ``None`` if the host has none yet."""
     try:
-        return load(store, json.loads((directory(store) / CURRENT).read_bytes())["digest"])
+        return load(store, json.loads((store.runtime / CURRENT).read_bytes())["digest"])
     except FileNotFoundError:
         return None
 
@@ -84,5 +79,5 @@ def current(store: Store) -> Runtime:
 
 def load(store: Store, digest: str) -> Runtime:
     """The runtime with this digest."""
-    entry = directory(store) / digest.removeprefix("sha256:")
+    entry = store.runtime / digest.removeprefix("sha256:")
     return Runtime(directory=entry, **json.loads((entry / "runtime.json").read_bytes()))

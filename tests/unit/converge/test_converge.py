@@ -416,7 +416,7 @@ def test_an_absent_zone_is_removed_with_its_files(host: Host) -> None:
 
 def test_what_is_absent_needs_neither_kernel_nor_zone_base(host: Host) -> None:
     host.converge(_zone())
-    (host.store.root / "runtime" / "current.json").unlink()
+    (host.store.runtime / "current.json").unlink()
     (host.store.kernels / "names.json").unlink()
     assert _actions(host.converge({"name": "web", "state": "absent"})) == {"web": "remove"}
 
@@ -637,7 +637,7 @@ def test_without_a_kernel_the_way_to_one_is_told(host: Host) -> None:
 
 
 def test_without_a_zone_base_the_way_to_one_is_told(host: Host) -> None:
-    (host.store.root / "runtime" / "current.json").unlink()
+    (host.store.runtime / "current.json").unlink()
     with pytest.raises(RingfenceError, match=r"^this host has no zone runtime; apply the role ringfence\.zones\.runtime first$"):
         host.converge(_zone())
 

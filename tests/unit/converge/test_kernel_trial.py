@@ -206,7 +206,7 @@ def test_without_xen_or_a_zone_base_nothing_is_booted(host: made_up_host.Host, m
         monkeypatch.setattr(kernel_trial, "booted_into_xen", lambda xen=xen: xen)
         _converge(host, "stable", test_boot=test_boot, check=check)
     monkeypatch.setattr(kernel_trial, "booted_into_xen", lambda: True)
-    (host.store.root / "runtime" / "current.json").unlink()
+    (host.store.runtime / "current.json").unlink()
     _converge(host, "stable")
     assert [policy.accept is not None for policy in made] == [True, False, False, False, False]
 
