@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ringfence.zones.plugins.module_utils import debian, host_files
+from ansible_collections.ringfence.zones.plugins.module_utils import debian, disk_space, host_files
 from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisions
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed, run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import InvalidDeclaration, RingfenceError
@@ -238,10 +238,10 @@ def _fallback_report(marker: Mapping[str, Any]) -> str:
             "The journal has no boot under Xen: Xen, or dom0's kernel or initramfs, stopped before dom0's system ran. Look at the machine's"
             " screen or serial console during a boot of GRUB's entry 'with Xen hypervisor', and at the options"
         )
-    boot_id = boots[-1]
+    boot = boots[-1]
     return report + (
-        f"dom0's system was reached, but not confirmed within {marker['timeout']} s (boot {boot_id}). Its last errors:"
-        f" {' | '.join(_errors_of_boot(boot_id)) or 'none'}. Look at: journalctl -b {boot_id}"
+        f"dom0's system was reached, but not confirmed within {marker['timeout']} s (boot {boot}). Its last errors:"
+        f" {' | '.join(_errors_of_boot(boot)) or 'none'}. Look at: journalctl -b {boot}"
     )
 
 
@@ -255,8 +255,8 @@ def _xen_boots_since(since: float) -> list[str]:
     return list(dict.fromkeys(json.loads(line)["_BOOT_ID"] for line in answer.splitlines()))
 
 
-def _errors_of_boot(boot_id: str) -> list[str]:
-    argv = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--priority=err", "--lines=8", f"_BOOT_ID={boot_id}"]
+def _errors_of_boot(boot: str) -> list[str]:
+    argv = ["journalctl", "--quiet", "--no-pager", "--output=cat", "--priority=err", "--lines=8", f"_BOOT_ID={boot}"]
     try:
         return run(argv, timeout=120).decode("utf-8", "replace").splitlines()
     except CommandFailed as error:
@@ -391,14 +391,13 @@ def _routes(table: str) -> list[list[str]]:
 def _observe_machine() -> decisions.Machine:
     release = os_release()
     file_system, device = _mount_of(Path("/boot/grub"))
-    disk = os.statvfs("/")
     return decisions.Machine(
         container=Path("/run/systemd/container").exists(),
         distribution=release.get("ID", ""),
         release=release.get("VERSION_ID", ""),
         architecture=os.uname().machine,
         memory=_whole(int(xl_info()["total_memory"]) if booted_into_xen() else _linux_memory()),
-        disk_free=disk.f_bavail * disk.f_frsize // _MIB,
+        disk_free=disk_space.free(Path("/")) // _MIB,
         xen_installed=any(Path("/boot").glob("xen-*")),
         grub=_GRUB_CFG.exists() and all(_installed(program) for program in ("update-grub", "grub-reboot", "grub-set-default")),
         grub_file_system=file_system,

@@ -19,7 +19,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.boot import decisi
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.compression import decompress
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.host import xl_info
+from ansible_collections.ringfence.zones.plugins.module_utils.host import os_release, xl_info
 from ansible_collections.ringfence.zones.plugins.module_utils.image import images
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
@@ -201,10 +201,9 @@ class _Reader:
         return True
 
     def _versions(self) -> dict[str, Any]:
-        release = dict(line.partition("=")[::2] for line in _text("/etc/os-release").splitlines() if "=" in line)
         definitions = [zone.definition for zone in self.facts.zones if zone.definition]
         return {
-            "distribution": release.get("PRETTY_NAME", "").strip('"'),
+            "distribution": os_release().get("PRETTY_NAME", ""),
             "xen": self.facts.xen.get("xen_version", ""),
             "xen_parameters": self.facts.xen.get("xen_commandline", ""),
             "xen_capabilities": self.facts.xen.get("virt_caps", ""),
