@@ -22,8 +22,8 @@ from ansible_collections.ringfence.zones.plugins.module_utils.attack.result impo
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones import NAMES, OPEN, Told, Zones, escaping
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import network, zonectl
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import console_end, console_log
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, lines_of
 
 _LOAD, _CONSOLE = 15, 16
 _SECONDS = 10
@@ -104,7 +104,7 @@ def console(zones: Zones, token: str) -> list[Attempt]:
     elsewhere = _amount(zones.control([("flood", file)]))
     (zones.directory / "control" / "rootfs" / "attack" / "console").unlink(missing_ok=True)
     raw = console_end(first, 4096)
-    shown = "\n".join(zonectl.lines_of(console_log(first), 20, follow=False))
+    shown = "\n".join(lines_of(console_log(first), 20, follow=False))
     return [
         Attempt(
             _CONSOLE,

@@ -22,8 +22,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Z
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, make, runtime
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import files as zone_files
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, domain_xml, starts_with_host, weight
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, console_tail
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.observed import Observed, differs_in_memory
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.oci_runtime import health
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.runtime import Runtime

@@ -24,14 +24,9 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels imp
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, console_tail
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Files, driver_arguments, trial_xml
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import (
-    Hypervisor,
-    booted_into_xen,
-    console_end,
-    console_log,
-    console_tail,
-)
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.runtime import Runtime
 
 NAME = "ringfence.kernel-trial"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import re
 import time
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
@@ -31,52 +30,6 @@ URI = "xen:///system"
 _LIBXL_LOG = Path("/var/log/libvirt/libxl/libxl-driver.log")
 _KEPT_OF_LOG = 1500
 """Bytes of libxl's log that go into an error."""
-
-_KEPT_OF_CONSOLE = 16384
-"""Bytes of a domain's console in which its last lines, and a crash, are looked for."""
-
-_LONGEST_LINE = 160
-_MOST_CAUSES = 4
-_CRASH = re.compile(r"BUG: |\[#\d+\]|RIP: |Kernel panic")
-"""What is in the lines with which Linux tells of a crash; ``[#1]`` is where it names a fault of the CPU (arch/x86/kernel/dumpstack.c)."""
-
-_END_OF_CRASH = "Rebooting in "
-"""What Linux says last after a panic, as ``panic=1`` of its command line is an order to (kernel/panic.c)."""
-
-
-def console_log(name: str) -> Path:
-    """Where xenconsoled writes what a domain prints on its console."""
-    return Path("/var/log/xen/console") / f"guest-{name}.log"
-
-
-def console_end(name: str, size: int) -> bytes:
-    """The last bytes of a domain's console, at most ``size``.
-
-    :raises OSError: when none was logged.
-    """
-    with open(console_log(name), "rb") as log:
-        log.seek(max(0, log.seek(0, 2) - size))
-        return log.read(size)
-
-
-def console_tail(name: str, lines: int = 8) -> str:
-    """The last lines of a domain's console, after those with which its kernel says why it crashed; control characters are escaped."""
-    try:
-        told = console_end(name, _KEPT_OF_CONSOLE)
-    except OSError:
-        return "none was logged"
-    return tail(told, lines)
-
-
-def tail(console: bytes, lines: int) -> str:
-    """What :func:`console_tail` tells of what a domain wrote."""
-    told = [ascii(line.strip())[1:-1][:_LONGEST_LINE] for line in console.decode("utf-8", "replace").splitlines() if line.strip()]
-    last = told[-lines:]
-    # The log goes on when a domain is started anew.
-    began = max((number for number, line in enumerate(told[:-1], 1) if _END_OF_CRASH in line), default=0)
-    # What it crashed at comes first, and then dozens of lines with registers and calls.
-    causes = [line for line in told[began : -len(last)] if _CRASH.search(line)][:_MOST_CAUSES]
-    return " | ".join([*causes, *(["..."] if causes else []), *last]) or "empty"
 
 
 def booted_into_xen() -> bool:

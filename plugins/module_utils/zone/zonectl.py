@@ -9,37 +9,20 @@ Exit status: that of the command for ``exec``, 1 for an error, 2 for wrong usage
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import os
-import re
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
-from typing import Any, BinaryIO
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import FAILURES, RingfenceError, printable, told
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.zone import Zone
 from ansible_collections.ringfence.zones.plugins.module_utils.store import ROOT, Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, files, state
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_log, lines_of
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import starts_with_host
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, console_log
-
-_STEP = 1 << 16
-"""Bytes of a log that are read at once."""
-
-_LONGEST = 1 << 16
-"""Bytes of a line without an end after which it is shown: a zone may never end one."""
-
-_POLL = 0.5
-
-_END_OF_KERNEL = b"\r"
-"""With what a line of a zone's kernel, boot or init ends before its line feed; the zone's init makes it a line feed in what the container
-prints (OCRNL, termios(3))."""
-
-_BEGIN_OF_KERNEL = re.compile(rb"\[ *\d+\.\d{6}\] |ringfence: ")
-"""With what such a line begins (Linux with printk.time, Debian's default), also behind what a container did not end with a line feed."""
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor
 
 _COLUMNS = ("name", "state", "health", "restarts", "virtualization", "memory", "address", "ports", "kernel_release", "image")
 
@@ -64,71 +47,6 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     shown = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(row[column]) for row in shown) for column in range(len(shown[0]))]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in shown)
-
-
-def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = None) -> Iterator[str]:
-    """The last lines of a log that a zone wrote, fit for a terminal; with ``follow`` also those that come, past its rotation.
-
-    :param of_kernel: only the kernel's lines, or only the container's; ``None`` for all. A container cannot print what counts as the
-        kernel's, but a zone whose kernel is not its own any more can.
-    """
-
-    def wanted(lines: Sequence[bytes]) -> list[str]:
-        parts = lines if of_kernel is None else filter(None, (_part(line, of_kernel=of_kernel) for line in lines))
-        return [_line(part) for part in parts]
-
-    try:
-        handle = log.open("rb")
-    except FileNotFoundError:
-        raise RingfenceError(f"there is no log yet at {log}") from None
-    with handle:
-        handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
-        *whole, rest = handle.read().split(b"\n")
-        yield from wanted([*whole, *([rest] if rest else [])])[-last:]
-        rest = b""
-        for chunk in _appended(log, handle) if follow else ():
-            *whole, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST:
-                whole, rest = [*whole, rest], b""
-            yield from wanted(whole)
-
-
-def _part(line: bytes, *, of_kernel: bool) -> bytes:
-    """What of a line the kernel, or the container, has printed."""
-    begins = [found.start() for found in _BEGIN_OF_KERNEL.finditer(line)]
-    border = len(line) if not line.endswith(_END_OF_KERNEL) else begins[-1] if begins else 0
-    return line[border:] if of_kernel else line[:border]
-
-
-def _appended(log: Path, handle: BinaryIO) -> Iterator[bytes]:
-    """What comes in a log after what was read of it, then in the logs that come in its place."""
-    try:
-        while True:
-            # Looked at before the rest is read: nobody writes to a renamed log any more once there is a new one.
-            replaced = _is_another(log, handle)
-            while chunk := handle.read(_STEP):
-                yield chunk
-            if not replaced:
-                time.sleep(_POLL)
-                continue
-            with contextlib.suppress(FileNotFoundError):
-                newest = log.open("rb")
-                handle.close()
-                handle = newest
-    finally:
-        handle.close()
-
-
-def _is_another(log: Path, handle: BinaryIO) -> bool:
-    try:
-        return not os.path.samestat(log.stat(), os.fstat(handle.fileno()))
-    except FileNotFoundError:
-        # It was renamed, and is what Xen's console daemon writes to until it makes a new one.
-        return False
-
-
-def _line(line: bytes) -> str:
-    return printable(line.decode("utf-8", "replace").rstrip("\r"))
 
 
 def _say(text: str) -> None:

@@ -17,7 +17,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.errors import Ring
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel import deploy, kernels
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.deploy import Declared
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels import Kernel, Names
-from ansible_collections.ringfence.zones.plugins.module_utils.zone import hypervisor, runtime
+from ansible_collections.ringfence.zones.plugins.module_utils.zone import console, runtime
 
 Guest = Callable[["Machine", str], None]
 
@@ -93,7 +93,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> made_up_host.Host:
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     log = tmp_path / "console.log"
     monkeypatch.setattr(kernel_trial, "console_log", lambda _name: log)
-    monkeypatch.setattr(hypervisor, "console_log", lambda _name: log)
+    monkeypatch.setattr(console, "console_log", lambda _name: log)
     return Machine(log)
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,9 @@ import made_up_host
 import pytest
 from made_up_host import Host, reference
 
-from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError, printable
+from ansible_collections.ringfence.zones.plugins.module_utils.errors import printable
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, zonectl
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.zonectl import lines_of, table
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.zonectl import table
 
 
 @pytest.fixture
@@ -145,56 +144,6 @@ def test_lines_of_kernel_and_container_are_shown_apart(
     assert "".join(line[-1] for line in capsys.readouterr().out.splitlines()) == shown
 
 
-def test_what_a_container_has_not_ended_with_a_line_feed_is_not_the_kernels(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(b"[    0.000001] Kernel panic[   12.345678] reboot: Power down\r\nno time\r\n")
-    kernel, container = ([*lines_of(log, 9, follow=False, of_kernel=of_kernel)] for of_kernel in (True, False))
-    assert kernel == ["[   12.345678] reboot: Power down", "no time"]
-    assert container == ["[    0.000001] Kernel panic"]
-
-
-def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zonectl, "_POLL", 0.01)
-    log = tmp_path / "log"
-
-    def later(path: Path, text: bytes) -> None:
-        def append() -> None:
-            with path.open("ab") as handle:
-                handle.write(text)
-
-        threading.Timer(0.05, append).start()
-
-    log.write_bytes(b"old\nlast\n")
-    lines = lines_of(log, 1, follow=True)
-    assert next(lines) == "last"
-    later(log, b"more\n")
-    assert next(lines) == "more"
-    # Xen's console daemon does not know of it yet.
-    later(log.rename(tmp_path / "log.1"), b"late\nunfin")
-    assert next(lines) == "late"
-    later(log, b"ished\nnew\n")
-    assert [next(lines), next(lines)] == ["unfinished", "new"]
-    later(log, b"newer\n")
-    assert next(lines) == "newer"
-    lines.close()  # type: ignore[attr-defined]
-
-
-def test_a_line_without_an_end_is_shown_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(zonectl, "_LONGEST", 3)
-    log = tmp_path / "log"
-    log.write_bytes(b"old\n")
-    lines = lines_of(log, 1, follow=True)
-    assert next(lines) == "old"
-    log.write_bytes(b"old\nfour\x1b")
-    assert next(lines) == "four\\x1b"
-    lines.close()  # type: ignore[attr-defined]
-
-
 def test_a_table_has_no_control_characters() -> None:
     assert table([["A", "B"], ["x\x1b", "y"]]) == "A      B\nx\\x1b  y"
     assert printable("zone\u202e é") == "zone\\u202e é"
-
-
-def test_no_log_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(RingfenceError, match="there is no log yet"):
-        next(lines_of(tmp_path / "none", 1, follow=False))
