@@ -19,6 +19,7 @@ import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.image import oci_layout, references, registry
+from ansible_collections.ringfence.zones.plugins.module_utils.store import digest_of
 
 DIGEST = "sha256:" + "0123456789abcdef" * 4
 
@@ -151,7 +152,7 @@ def index_over(directory: Path, platforms: list[dict[str, str] | None], tag: str
     image = {key: value for key, value in top["manifests"][0].items() if key != "annotations"}
     document = {"schemaVersion": 2, "manifests": [{**image, **({"platform": where} if where else {})} for where in platforms]}
     content = json.dumps(document).encode()
-    digest = registry._digest(content)
+    digest = digest_of(content)
     (directory / "blobs" / "sha256" / digest[7:]).write_bytes(content)
     top["manifests"].append({"digest": digest, "size": len(content), "annotations": {"org.opencontainers.image.ref.name": tag}})
     (directory / "index.json").write_text(json.dumps(top))
@@ -320,7 +321,7 @@ def with_manifest(directory: Path, changes: dict[str, Any]) -> str:
     top = json.loads((directory / "index.json").read_bytes())
     manifest = json.loads((blobs / top["manifests"][0]["digest"][7:]).read_bytes())
     content = json.dumps({**manifest, **changes}).encode()
-    digest = registry._digest(content)
+    digest = digest_of(content)
     (blobs / digest[7:]).write_bytes(content)
     edit_index(digest=digest)(directory)
     return f"oci:{directory}:1"
@@ -337,7 +338,7 @@ def test_a_manifest_that_cannot_be_used_is_told(case: str, tmp_path: Path) -> No
 def test_a_configuration_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     layout(tmp_path / "layout")
     content = json.dumps({"architecture": "amd64", "os": "linux", "config": [1]}).encode()
-    digest = registry._digest(content)
+    digest = digest_of(content)
     (tmp_path / "layout/blobs/sha256" / digest[7:]).write_bytes(content)
     reference = with_manifest(tmp_path / "layout", {"config": {"digest": digest, "size": len(content)}})
     with pytest.raises(references.ImageError, match=r"config of its manifest or configuration is \[1\]; accepted: an object"):
