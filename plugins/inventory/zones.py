@@ -23,7 +23,7 @@ notes:
     if it is C(local). Passwords are not, neither for ssh nor for sudo.
   - Of hosts without C(ansible_connection), where the command line says C(-c local), as C(ansible-pull) does, only the one on which it runs
     is asked, and without ssh.
-  - A zone serves one connection at a time.
+  - A zone serves one connection at a time. While there is one, it is unreachable for others, after 60 seconds.
 requirements:
   - OpenSSH's client on the control node.
 options:
@@ -163,7 +163,7 @@ def of_zone(zone: dict[str, Any], host: str, to_zone: list[str]) -> dict[str, An
         "ansible_user": "container",
         "ansible_become": False,
         "ansible_ssh_args": f"{_INTO_ZONE} -o {shlex.quote(f'ProxyCommand={proxy}')}",
-        # It may have to wait for another connection's end.
+        # It may still be starting.
         "ansible_ssh_timeout": 60,
         "ansible_ssh_common_args": "",
         "ansible_ssh_extra_args": "",

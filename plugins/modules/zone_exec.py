@@ -13,8 +13,8 @@ version_added: 0.1.0
 description:
   - Runs a command in the container of a running zone, over shared memory between host and zone. The zone needs no network for it.
   - What the command prints is returned up to a limit, and is untrusted.
-  - Fails if the command's exit status is not 0, and if the zone does not answer in time. While it serves another connection, it is waited
-    for.
+  - Fails if the command's exit status is not 0, and if the zone does not answer in time. While it serves another connection, it is tried
+    again.
 options:
   name:
     description: The zone.

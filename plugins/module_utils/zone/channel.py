@@ -36,6 +36,10 @@ _SETTINGS = "/run/ringfence/settings"
 _HOSTS = "/run/ringfence/etc/hosts"
 """What the container finds as its ``/etc/hosts``: the file itself is mounted there, so it is written to and not replaced."""
 
+_CONNECT_TIMEOUT = 15
+"""Seconds until ssh gives up a zone that does not greet it. What waits for a channel in use is not woken when that becomes free: Xen's
+program looks again only when a domain ends, or the channel is made anew. So it has to be begun again."""
+
 _RETRY_PAUSE = 0.5
 _SSH_FAILED = 255
 
@@ -152,7 +156,7 @@ def _entering(argv: Sequence[str], *options: str) -> str:
 def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:
     return [
         "ssh", terminal, "-q", "-F", "none",
-        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none",
+        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none", "-o", f"ConnectTimeout={_CONNECT_TIMEOUT}",
         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
         "-o", f"ProxyCommand={shlex.join(proxy(domain_id))}",
         f"root@{zone}", remote,

@@ -166,6 +166,18 @@ def test_a_zone_that_hangs_is_not_taken_for_a_command_that_does(programs: Path) 
         _execute("true", timeout=2)
 
 
+def test_a_channel_in_use_is_tried_again_in_time_and_told(programs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for it is not woken when it is free. Here with the real ssh."""
+    (programs / "ssh").unlink()
+    _program(programs / "vchan-socket-proxy", f"echo >>{tmp_path}/waits; exec sleep 60")
+    monkeypatch.setattr(channel, "_CONNECT_TIMEOUT", 1)
+    with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 4 s: "):
+        _execute("true", timeout=4)
+    assert len((tmp_path / "waits").read_text()) >= 2
+    with pytest.raises(RingfenceError, match=r"^zone web: its channel does not answer, or serves another command; try again$"):
+        channel.attach("web", 7, ["true"], stdin=False, tty=False)
+
+
 def test_a_missing_program_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(channel, "Path", lambda _path: tmp_path)
