@@ -80,6 +80,7 @@ from ansible.utils.vars import combine_vars
 from ansible.vars.plugins import get_vars_from_inventory_sources
 
 from ansible_collections.ringfence.zones.plugins.module_utils.spec.fields import NAME
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.channel import SSH_ALIVE
 
 _ZONECTL = "/usr/local/sbin/zonectl"
 
@@ -101,7 +102,7 @@ _VARIABLES = {
 _INTO_ZONE = (
     # Nothing of what is meant for the host: the zone has no key to check, and serves one connection at a time.
     "-F none -o ControlMaster=no -o ControlPath=none -o PreferredAuthentications=none "
-    "-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+    f"-o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR {shlex.join(SSH_ALIVE)}"
 )
 
 

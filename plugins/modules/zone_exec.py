@@ -64,7 +64,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 rc:
-  description: The command's exit status.
+  description: The command's exit status. V(255) may also mean that the zone died meanwhile, which is noticed after about a minute.
   type: int
   returned: when the command ended
 stdout:

@@ -257,4 +257,5 @@ def test_a_zone_is_reached_through_its_host_by_ansibles_own_ssh_connection() -> 
     options = shlex.split(variables["ansible_ssh_args"])
     (proxy,) = (option.partition("=")[2] for option in options if option.startswith("ProxyCommand="))
     assert shlex.split(proxy.replace("%%", "%")) == to_zone
+    assert {"ServerAliveInterval=15", "ServerAliveCountMax=4"} <= set(options)
     assert (variables["ansible_connection"], variables["ansible_user"], variables["ansible_host"]) == ("ssh", "container", "web")

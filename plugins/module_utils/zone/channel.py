@@ -43,6 +43,9 @@ program looks again only when a domain ends, or the channel is made anew. So it 
 _RETRY_PAUSE = 0.5
 _SSH_FAILED = 255
 
+SSH_ALIVE = ("-o", "ServerAliveInterval=15", "-o", "ServerAliveCountMax=4")
+"""How ssh finds that a zone has died: Xen tells the other end of the channel nothing."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
@@ -156,7 +159,7 @@ def _entering(argv: Sequence[str], *options: str) -> str:
 def _ssh(zone: str, domain_id: int, terminal: str, remote: str) -> list[str]:
     return [
         "ssh", terminal, "-q", "-F", "none",
-        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none", "-o", f"ConnectTimeout={_CONNECT_TIMEOUT}",
+        "-o", "BatchMode=yes", "-o", "PreferredAuthentications=none", "-o", f"ConnectTimeout={_CONNECT_TIMEOUT}", *SSH_ALIVE,
         "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null",
         "-o", f"ProxyCommand={shlex.join(proxy(domain_id))}",
         f"root@{zone}", remote,

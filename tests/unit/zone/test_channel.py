@@ -135,6 +135,7 @@ def test_the_zone_is_reached_by_its_number_and_nothing_of_the_users_ssh_is_used(
     options = {words[index + 1] for index, word in enumerate(words) if word == "-o"}
     assert f"ProxyCommand={tmp_path}/bin/vchan-socket-proxy --mode=client 7 /local/domain/7/data/vchan -" in options
     assert {"BatchMode=yes", "PreferredAuthentications=none", "UserKnownHostsFile=/dev/null"} <= options
+    assert {"ServerAliveInterval=15", "ServerAliveCountMax=4"} <= options
     assert words[words.index("-F") + 1] == "none"
 
 
