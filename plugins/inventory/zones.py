@@ -20,7 +20,7 @@ notes:
   - The hosts come from inventory sources that are read before this one. In a directory, sources are read in the order of their names.
   - Ansible's own variables of the hosts are used to reach them, C(ansible_host), C(ansible_port), C(ansible_user),
     C(ansible_ssh_private_key_file), C(ansible_ssh_common_args), C(ansible_ssh_extra_args), C(ansible_become), and C(ansible_connection)
-    if it is C(local). Passwords are not, neither for ssh nor for sudo.
+    if it is C(local), and the command line's C(-e), C(-u) and C(--private-key). Passwords are not, neither for ssh nor for sudo.
   - Of hosts without C(ansible_connection), where the command line says C(-c local), as C(ansible-pull) does, only the one on which it runs
     is asked, and without ssh.
   - A zone serves one connection at a time. While there is one, it is unreachable for others, after 60 seconds.
@@ -63,6 +63,7 @@ import platform
 import shlex
 import socket
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -70,7 +71,8 @@ from ansible import constants as C  # type: ignore[attr-defined]  # noqa: N812 -
 from ansible import context  # type: ignore[attr-defined]
 from ansible.errors import AnsibleError, AnsibleParserError
 from ansible.inventory.data import InventoryData
-from ansible.inventory.helpers import get_group_vars
+from ansible.inventory.group import Group
+from ansible.inventory.helpers import get_group_vars, sort_groups
 from ansible.inventory.host import Host
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.parsing.dataloader import DataLoader
@@ -136,8 +138,10 @@ def to_host(name: str, variables: dict[str, Any], argv: list[str]) -> list[str]:
     as_root = ["sudo", "-n", *argv] if boolean(variables.get("ansible_become", C.DEFAULT_BECOME)) else argv
     if _connection(variables) == "local":
         return as_root
-    port, user = variables.get("ansible_port"), variables.get("ansible_user") or C.DEFAULT_REMOTE_USER
-    key = variables.get("ansible_ssh_private_key_file") or variables.get("ansible_private_key_file") or C.DEFAULT_PRIVATE_KEY_FILE
+    port = variables.get("ansible_port")
+    user = variables.get("ansible_user") or context.CLIARGS.get("remote_user") or C.DEFAULT_REMOTE_USER
+    key = variables.get("ansible_ssh_private_key_file") or variables.get("ansible_private_key_file")
+    key = key or context.CLIARGS.get("private_key_file") or C.DEFAULT_PRIVATE_KEY_FILE
     checked = variables.get("ansible_ssh_host_key_checking", variables.get("ansible_host_key_checking", C.HOST_KEY_CHECKING))
     return [
         "ssh", "-T", "-o", "BatchMode=yes",
@@ -187,6 +191,9 @@ class InventoryModule(BaseInventoryPlugin):
         """Ask the hosts side by side, and add what they have."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
+        # Ansible does it at the end. Until then the group all has only what a source names in it; and it forgets whose turn it is.
+        inventory.reconcile_inventory()
+        inventory.current_source = path
         group = inventory.groups.get(self.get_option("group"))
         if group is None:
             raise AnsibleParserError(
@@ -218,10 +225,14 @@ class InventoryModule(BaseInventoryPlugin):
     def _variables(self, host: Host) -> dict[str, Any]:
         """What says how to reach a host, with its templates resolved."""
         sources = getattr(self.inventory, "processed_sources", [])
-        variables = get_group_vars(host.get_groups())
-        for entities in (host.get_groups(), [host]):
-            variables = combine_vars(variables, get_vars_from_inventory_sources(self.loader, sources, entities, "all"))
-        variables = combine_vars(variables, host.get_vars())
+
+        def of_files(entities: Sequence[Group | Host]) -> dict[str, Any]:
+            return get_vars_from_inventory_sources(self.loader, sources, entities, "all")
+
+        # As Ansible's VariableManager has them: each one over those before it.
+        groups = sort_groups(host.get_groups())
+        said = (get_group_vars(groups), of_files(groups[:1]), of_files(groups[1:]), host.get_vars(), of_files([host]), self._vars)
+        variables = functools.reduce(combine_vars, said)
         self.templar.available_variables = variables
         return {key: self.templar.template(variables[key]) for key in _VARIABLES & variables.keys()}
 

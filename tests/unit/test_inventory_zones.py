@@ -175,6 +175,46 @@ def test_variables_of_the_host_are_used_with_their_templates_resolved(site: Path
     assert "-p 2022 -l admin -- one sudo -n /usr/local/sbin/zonectl list --json\n" in asked
 
 
+@pytest.mark.parametrize("kind", ["ini", "yml"])
+def test_variables_count_in_the_order_of_ansible(site: Path, kind: str) -> None:
+    """Each host has a variable of each level below the one that counts for it, also where the sources do not name the group all."""
+    hosts = {name: {"ansible_port": 4} for name in ("e", "f")} | {name: {} for name in ("b", "c", "d")}
+    if kind == "yml":
+        groups: dict[str, Any] = {"lower": {"hosts": dict.fromkeys("def")}, "aa_upper": {"children": {"lower": None}, "hosts": {"c": None}}}
+        text = json.dumps({**groups, "xen_hosts": {"hosts": hosts, "vars": {"ansible_user": "group"}}})
+    else:
+        text = "[xen_hosts]\nb\nc\nd\ne ansible_port=4\nf ansible_port=4\n[lower]\nd\ne\nf\n[aa_upper:children]\nlower\n[aa_upper]\nc\n"
+    (site / "inventory" / "10-hosts.yml").unlink()
+    (site / "inventory" / f"10-hosts.{kind}").write_text(text)
+    for name, port in {"group_vars/all": 1, "group_vars/aa_upper": 2, "group_vars/lower": 3, "host_vars/f": 5}.items():
+        path = site / "inventory" / f"{name}.yml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"ansible_port: {port}\nansible_user: file\n")
+    _list(site)
+    asked = (site / "answers" / "asked").read_text().splitlines()
+    found = {line.split(" -- ")[1].split()[0]: line.split(" -- ")[0].partition("-p ")[2] for line in asked}
+    assert found == {name: f"{port} -l file" for port, name in enumerate("bcdef", 1)}
+
+
+def test_the_group_all_has_every_host_and_zones_keep_their_source(site: Path) -> None:
+    (site / "inventory" / "10-hosts.yml").unlink()
+    (site / "inventory" / "10-hosts").write_text("one\n[xen_hosts]\ntwo\n")
+    (site / "inventory" / "20-zones.ringfence.yml").write_text("plugin: ringfence.zones.zones\ngroup: all\n")
+    assert _list(site).groups["zones"] == ["web.one", "db.one", "web.two"]
+    play = [{"hosts": "web.two", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": "inventory_file"}}]}]
+    (site / "play.yml").write_text(json.dumps(play))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", site / "inventory", "-uadmin", "-eansible_port=7", site / "play.yml"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "20-zones.ringfence.yml" in done.stdout
+    assert "-p 7 -l admin -- two" in (site / "answers" / "asked").read_text()
+
+
 def test_variables_that_say_nothing_of_the_way_to_a_host_need_not_be_known(site: Path) -> None:
     variables = "{ansible_become_password: '{{ asked_for }}'}"
     (site / "inventory" / "10-hosts.yml").write_text(f"xen_hosts: {{hosts: {{one: {variables}}}}}\n")
@@ -226,6 +266,17 @@ def test_the_command_line_says_how_where_no_variable_does(
 ) -> None:
     monkeypatch.setattr(context, "CLIARGS", {"connection": "ansible.builtin.local"})
     assert " ".join(to_host("one", variables, ["id", "-u"])) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [({}, "-l admin -i /key"), ({"ansible_user": "root", "ansible_private_key_file": "/my"}, "-l root -i /my")],
+)
+def test_user_and_key_of_the_command_line_count_where_no_variable_says_them(
+    variables: dict[str, Any], expected: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(context, "CLIARGS", {"remote_user": "admin", "private_key_file": "/key"})
+    assert " ".join(to_host("one", variables, ["true"])) == f"ssh -T -o BatchMode=yes {expected} -- one true"
 
 
 @pytest.mark.parametrize("own", [platform.node(), "localhost"])
