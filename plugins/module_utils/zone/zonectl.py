@@ -113,7 +113,8 @@ def _cell(zone: dict[str, Any], column: str) -> str:
     value = zone.get(column)
     if isinstance(value, list):
         return ",".join(map(str, value)) or "-"
-    return "-" if value is None else str(value)[:19]
+    # Of a digest, its algorithm and twelve digits.
+    return "-" if value is None else str(value)[:19] if column == "image" else str(value)
 
 
 def _inspect(options: argparse.Namespace) -> int:

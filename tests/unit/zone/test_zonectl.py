@@ -10,7 +10,7 @@ from typing import Any
 
 import made_up_host
 import pytest
-from made_up_host import Host, reference
+from made_up_host import Host, digest, reference
 
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import printable
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import channel, zonectl
@@ -37,6 +37,15 @@ def test_zones_are_listed_in_columns(host: Host, capsys: pytest.CaptureFixture[s
     assert head.split()[:4] == ["NAME", "STATE", "HEALTH", "RESTARTS"]
     assert row.split()[:8] == ["web", "running", "none", "0", "pvh", "128", "198.18.0.1", "8080:80/tcp"]
     assert head.index("ADDRESS") == row.index("198.18.0.1")
+
+
+def test_of_digests_alone_the_list_has_only_the_beginning(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "a-zone-with-many-letters"
+    host.converge({"name": name, "image": reference("1")})
+    assert zonectl.main(["list"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split()
+    assert row[0] == name
+    assert row[-1] == digest("1")[:19]
 
 
 def test_zones_are_listed_for_programs(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
