@@ -93,8 +93,10 @@ def _in_use(store: Store, hypervisor: Hypervisor | None) -> Collection[str]:
 def _clear(hypervisor: Hypervisor) -> None:
     """End the domain of a test boot, also the one that a run which was killed has left."""
     hypervisor.end(NAME)
-    with contextlib.suppress(OSError):
-        console_log(NAME).unlink()
+    log = console_log(NAME)
+    for path in (log, log.with_name(f"{log.name}.1")):
+        with contextlib.suppress(OSError):
+            path.unlink()
 
 
 class Trial:

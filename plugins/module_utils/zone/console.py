@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
+import itertools
 import os
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -54,7 +56,9 @@ def console_end(name: str, size: int) -> bytes:
 
     :raises OSError: when none was logged.
     """
-    with open(console_log(name), "rb") as log:
+    path = console_log(name)
+    # When a domain has ended, there is none any more after a rotation.
+    with open(path if path.exists() else f"{path}.1", "rb") as log:
         log.seek(max(0, log.seek(0, 2) - size))
         return log.read(size)
 
@@ -80,30 +84,46 @@ def tail(console: bytes, lines: int) -> str:
 
 
 def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = None) -> Iterator[str]:
-    """The last lines of a log that a zone wrote, fit for a terminal; with ``follow`` also those that come, past its rotation.
+    """The last lines of a log that a zone wrote, fit for a terminal, its rotated half included; with ``follow`` also those that come.
 
     :param of_kernel: only the kernel's lines, or only the container's; ``None`` for all. A container cannot print what counts as the
         kernel's, but a zone whose kernel is not its own any more can.
     """
 
-    def wanted(lines: Sequence[bytes]) -> list[str]:
-        parts = lines if of_kernel is None else filter(None, (_part(line, of_kernel=of_kernel) for line in lines))
-        return [_line(part) for part in parts]
+    def wanted(chunks: Iterable[bytes]) -> Iterable[bytes]:
+        lines = _split(chunks)
+        return lines if of_kernel is None else filter(None, (_part(line, of_kernel=of_kernel) for line in lines))
 
-    try:
-        handle = log.open("rb")
-    except FileNotFoundError:
-        raise RingfenceError(f"there is no log yet at {log}") from None
-    with handle:
-        handle.seek(max(0, handle.seek(0, os.SEEK_END) - last * 512))
-        *whole, rest = handle.read().split(b"\n")
-        yield from wanted([*whole, *([rest] if rest else [])])[-last:]
-        rest = b""
-        for chunk in _appended(log, handle) if follow else ():
-            *whole, rest = (rest + chunk).split(b"\n")
-            if len(rest) > _LONGEST:
-                whole, rest = [*whole, rest], b""
-            yield from wanted(whole)
+    with contextlib.ExitStack() as opened:
+        halves = []
+        # After a rotation there is no new one until the zone prints, and never if it has ended.
+        for path in (log, log.with_name(f"{log.name}.1")):
+            with contextlib.suppress(FileNotFoundError):
+                halves.append(opened.enter_context(path.open("rb")))
+        if not halves:
+            raise RingfenceError(f"there is no log yet at {log}")
+        so_far = itertools.chain.from_iterable(map(_chunks, reversed(halves)))
+        yield from map(_line, collections.deque(wanted(so_far), last))
+        if follow:
+            yield from map(_line, wanted(_appended(log, halves[0])))
+
+
+def _chunks(handle: BinaryIO) -> Iterator[bytes]:
+    while chunk := handle.read(_STEP):
+        yield chunk
+
+
+def _split(chunks: Iterable[bytes]) -> Iterator[bytes]:
+    """Lines, without their ends; one that is too long in parts."""
+    rest = b""
+    for chunk in chunks:
+        *whole, rest = (rest + chunk).split(b"\n")
+        yield from whole
+        if len(rest) > _LONGEST:
+            yield rest
+            rest = b""
+    if rest:
+        yield rest
 
 
 def _part(line: bytes, *, of_kernel: bool) -> bytes:
@@ -119,8 +139,7 @@ def _appended(log: Path, handle: BinaryIO) -> Iterator[bytes]:
         while True:
             # Looked at before the rest is read: nobody writes to a renamed log any more once there is a new one.
             replaced = _is_another(log, handle)
-            while chunk := handle.read(_STEP):
-                yield chunk
+            yield from _chunks(handle)
             if not replaced:
                 time.sleep(_POLL)
                 continue

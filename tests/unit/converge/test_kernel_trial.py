@@ -92,6 +92,7 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> made_up_host.Host:
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
     log = tmp_path / "console.log"
+    log.with_name("console.log.1").write_text("an earlier trial's\n")
     monkeypatch.setattr(kernel_trial, "console_log", lambda _name: log)
     monkeypatch.setattr(console, "console_log", lambda _name: log)
     return Machine(log)
@@ -107,7 +108,7 @@ def _kernel(host: made_up_host.Host, name: str = "stable") -> Kernel:
 
 def _nothing_is_left(host: made_up_host.Host, machine: Machine) -> None:
     assert machine.number is None
-    assert not machine.log.exists()
+    assert not list(machine.log.parent.glob(f"{machine.log.name}*"))
     assert not any(host.store.tmp.iterdir())
 
 

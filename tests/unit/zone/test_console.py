@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,16 @@ def test_what_a_zone_makes_of_it_has_a_bound() -> None:
     assert len(told) < 13 * 170
 
 
+def test_the_console_of_a_zone_that_has_ended_is_told_after_its_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = tmp_path / "guest-web.log"
+    monkeypatch.setattr(console, "console_log", lambda _name: log)
+    assert console.console_tail("web") == "none was logged"
+    log.with_name("guest-web.log.1").write_bytes(b"its last words\n")
+    assert console.console_tail("web") == "its last words"
+    log.write_bytes(b"anew\n")
+    assert console.console_tail("web") == "anew"
+
+
 def test_an_empty_console_is_told() -> None:
     assert tail(b"\n\n", 8) == "empty"
 
@@ -55,6 +66,50 @@ def test_what_a_container_has_not_ended_with_a_line_feed_is_not_the_kernels(tmp_
     kernel, container = ([*lines_of(log, 9, follow=False, of_kernel=of_kernel)] for of_kernel in (True, False))
     assert kernel == ["[   12.345678] reboot: Power down", "no time"]
     assert container == ["[    0.000001] Kernel panic"]
+
+
+@pytest.mark.parametrize("rotated", ["all", "a part", "nothing"])
+@pytest.mark.parametrize(
+    ("of_kernel", "expected"), [(True, ["[    0.000001] it\\x1b failed"]), (False, ["999", "1000"]), (None, ["999", "1000"])]
+)
+def test_the_last_lines_are_of_the_kind_that_is_wanted_also_after_a_rotation(
+    tmp_path: Path, rotated: str, of_kernel: bool | None, expected: list[str]
+) -> None:
+    """However many of the other kind came since. A rotation may cut a line."""
+    log, before = tmp_path / "log", tmp_path / "log.1"
+    text = b"[    0.000001] it\x1b failed\r\n" + b"".join(b"%d\n" % number for number in range(1001))
+    if rotated == "all":
+        before.write_bytes(text)
+    elif rotated == "a part":
+        before.write_bytes(text[:-2])
+        log.write_bytes(text[-2:])
+    else:
+        log.write_bytes(text)
+    assert list(lines_of(log, 2, follow=False, of_kernel=of_kernel)) == expected
+
+
+def test_a_log_that_was_rotated_is_followed_into_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(console, "_POLL", 0.01)
+    log, before = tmp_path / "log", tmp_path / "log.1"
+    before.write_bytes(b"old\n")
+    lines = lines_of(log, 9, follow=True)
+    assert next(lines) == "old"
+    log.write_bytes(b"new\n")
+    assert next(lines) == "new"
+    lines.close()  # type: ignore[attr-defined]
+    assert list(lines_of(log, 9, follow=False)) == ["old", "new"]
+
+
+def test_of_a_line_without_an_end_only_a_part_is_kept(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    with log.open("wb") as handle:
+        handle.truncate(100 << 20)
+    tracemalloc.start()
+    try:
+        assert len(list(lines_of(log, 2, follow=False))) == 2
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_logs_are_followed_past_a_rotation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
