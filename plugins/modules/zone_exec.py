@@ -31,11 +31,11 @@ options:
     description: What the command reads from standard input.
     type: str
   timeout:
-    description: Seconds for connecting and for the command.
+    description: Seconds for connecting and for the command, more than 0.
     type: float
     default: 60
   limit:
-    description: Bytes of standard output, and of standard error, that are returned.
+    description: Bytes of standard output, and of standard error, that are returned; 0 or more.
     type: int
     default: 1048576
 author:
@@ -81,6 +81,7 @@ truncated:
   returned: when the command ended
 """
 
+import math
 
 from ansible.module_utils.basic import AnsibleModule
 
@@ -105,8 +106,13 @@ def main() -> None:
         no_log=True,
     )
     name = module.params["name"]
-    if not module.params["argv"]:
-        module.fail_json(msg=f"zone {name}: argv: [] is not accepted; accepted: a program and its arguments")
+    for option, accepted, expected in (
+        ("argv", bool(module.params["argv"]), "a program and its arguments"),
+        ("timeout", 0 < module.params["timeout"] < math.inf, "more than 0 seconds"),
+        ("limit", module.params["limit"] >= 0, "0 bytes or more"),
+    ):
+        if not accepted:
+            module.fail_json(msg=f"zone {name}: {option}: {module.params[option]} is not accepted; accepted: {expected}")
     try:
         domain_id = Hypervisor().zone_domain_id(name)
         answer = channel.execute(

@@ -175,9 +175,18 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     return known
 
 
-def test_no_command_is_refused(capsys: pytest.CaptureFixture[str], asked: dict[str, Any]) -> None:
-    result = _run(zone_exec, capsys, name="web", argv=[])
-    assert result["msg"] == "zone web: argv: [] is not accepted; accepted: a program and its arguments"
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"argv": []}, "argv: [] is not accepted; accepted: a program and its arguments"),
+        ({"limit": -1}, "limit: -1 is not accepted; accepted: 0 bytes or more"),
+        ({"timeout": 0}, "timeout: 0.0 is not accepted; accepted: more than 0 seconds"),
+        ({"timeout": "nan"}, "timeout: nan is not accepted; accepted: more than 0 seconds"),
+    ],
+)
+def test_what_cannot_be_run_is_refused(capsys: pytest.CaptureFixture[str], asked: dict[str, Any], options: Any, told: str) -> None:
+    result = _run(zone_exec, capsys, **{"name": "web", "argv": ["true"], **options})
+    assert result["msg"] == f"zone web: {told}"
     assert "arguments" not in asked
 
 
