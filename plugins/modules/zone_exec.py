@@ -31,7 +31,9 @@ options:
     description: What the command reads from standard input.
     type: str
   timeout:
-    description: Seconds for connecting and for the command, more than 0.
+    description:
+      - Seconds for connecting and for the command, more than 0.
+      - A command that does not end in time is given up, and may go on in the zone.
     type: float
     default: 60
   limit:

@@ -132,7 +132,7 @@ def _execute_once(zone: str, domain_id: int, remote: str, what: str, stdin: byte
                 os.killpg(process.pid, signal.SIGKILL)
     if not ended and kept[0].startswith(_STARTED):
         # Its arguments may be secret, and the message ends in logs.
-        raise RingfenceError(f"zone {zone}: {what} did not end in time, and was given up")
+        raise RingfenceError(f"zone {zone}: {what} did not end in time, and was given up; it may still run there")
     return Answer(process.returncode, kept[0], kept[1], truncated)
 
 
