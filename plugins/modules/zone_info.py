@@ -45,7 +45,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 zones:
-  description: The zones, by name. A zone whose metadata cannot be read has the first seven values only.
+  description: The zones, by name. A zone whose metadata cannot be read has the first eight values only.
   type: list
   elements: dict
   returned: success
@@ -59,6 +59,8 @@ zones:
         - V(exited), the container ended and is not started again; V(stopped), the zone was asked to; V(failed), its init gave up.
         - V(crashed), the zone's kernel panicked; its console has the reason.
         - V(dead), the virtual machine ended without a word, by a power cut or because it was destroyed.
+        - Of a zone that its host has started anew, by a boot or after a crash, this, the exit status, the counts and the health are
+          those of its life before until its init writes them.
       type: str
       choices: [starting, running, restarting, exited, stopped, failed, crashed, dead]
     exit_status:
