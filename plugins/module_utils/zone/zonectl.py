@@ -61,7 +61,7 @@ def _parser() -> argparse.ArgumentParser:
 
     def add(name: str, run: Callable[[argparse.Namespace], int], text: str, *, zone: bool = True) -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".")
-        command.set_defaults(run=run)
+        command.set_defaults(run=run, wrong_usage=command.error)
         if zone:
             command.add_argument("zone", metavar="ZONE")
         return command
@@ -132,7 +132,7 @@ def _logs(options: argparse.Namespace) -> int:
 def _exec(options: argparse.Namespace) -> int:
     argv = options.argv[1:] if options.argv[:1] == ["--"] else options.argv
     if not argv:
-        raise RingfenceError("exec: name a command, for example: zonectl exec web -- ps")
+        options.wrong_usage("name a command, for example: zonectl exec web -- ps")
     number = Hypervisor().zone_domain_id(options.zone)
     return channel.attach(options.zone, number, argv, stdin=options.interactive, tty=options.tty)
 

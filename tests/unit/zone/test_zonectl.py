@@ -111,8 +111,10 @@ def test_a_command_runs_in_the_container(
 
 def test_a_command_has_to_be_named(host: Host, capsys: pytest.CaptureFixture[str]) -> None:
     assert host.hypervisor.domains
-    assert zonectl.main(["exec", "web"]) == 1
-    assert "exec: name a command" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        zonectl.main(["exec", "web"])
+    assert ended.value.code == 2
+    assert "zonectl exec: error: name a command" in capsys.readouterr().err
 
 
 def test_what_the_zones_use_is_shown(host: Host, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
