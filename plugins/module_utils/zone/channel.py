@@ -36,7 +36,7 @@ _SETTINGS = "/run/ringfence/settings"
 _HOSTS = "/run/ringfence/etc/hosts"
 """What the container finds as its ``/etc/hosts``: the file itself is mounted there, so it is written to and not replaced."""
 
-_CONNECT_TIMEOUT = 15
+_CONNECT_TIMEOUT = 30
 """Seconds until ssh gives up a zone that does not greet it. What waits for a channel in use is not woken when that becomes free: Xen's
 program looks again only when a domain ends, or the channel is made anew. So it has to be begun again."""
 
