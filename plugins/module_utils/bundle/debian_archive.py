@@ -43,7 +43,6 @@ APT::Architectures {{ "{architecture}"; }};
 APT::Install-Recommends "false";
 APT::Sandbox::User "root";
 Acquire::ForceHash "SHA256";
-Acquire::Languages "none";
 Dir::Etc::sourcelist "{directory}/sources.list";
 Dir::Etc::sourceparts "-";
 Dir::Cache "{directory}/cache";
@@ -73,7 +72,8 @@ def write_settings(directory: Path, suite: str, architecture: str, archives: Map
     """
     for name in ("lists/partial", "cache/archives/partial"):
         (directory / name).mkdir(parents=True, exist_ok=True)
-    lines = [f"deb [signed-by={KEYRING}{options}] {archives[archive]} {name} main\n" for archive, name in indexes(suite)]
+    # No other index, as translations, or what apt.conf.d asks for beside them: a partial mirror has none.
+    lines = [f"deb [signed-by={KEYRING} target=Packages{options}] {archives[archive]} {name} main\n" for archive, name in indexes(suite)]
     (directory / "sources.list").write_text("".join(lines), encoding="utf-8")
     path = directory / "apt.conf"
     path.write_text(_SETTINGS.format(directory=directory, architecture=architecture) + more, encoding="utf-8")
@@ -182,8 +182,10 @@ def host_settings(directory: Path, bundle: Path, suite: str, architecture: str, 
     :param paths: of the bundle's files.
     """
     preferences = directory / "preferences"
+    # apt reads the file of APT_CONFIG first, then apt.conf.d, and last its main file: as that it reads this one again, which so prevails.
     # A host without network may have a clock that is wrong, and a bundle may be older than Debian's signature asks for.
     more = (
+        f'Dir::Etc::main "{directory / "apt.conf"}";\nAPT::Default-Release "";\n'
         'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
         f'Dir::Etc::preferences "{preferences}";\nDir::Etc::preferencesparts "/dev/null";\n'
     )

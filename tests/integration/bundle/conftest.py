@@ -72,12 +72,15 @@ class Archive:
     def _index(self, directory: Path, packages: str) -> None:
         contents = {"Packages": packages.encode()}
         contents["Packages.xz"] = lzma.compress(contents["Packages"])
+        contents = {f"main/binary-amd64/{name}": content for name, content in contents.items()}
+        # As Debian's, it has indexes that no bundle takes.
+        contents |= {"main/i18n/Translation-en": b"", "main/dep11/Components-amd64.yml": b"---\n"}
         lines = []
         for name, content in contents.items():
-            path = directory / "main" / "binary-amd64" / name
+            path = directory / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
-            lines.append(f" {hashlib.sha256(content).hexdigest()} {len(content)} main/binary-amd64/{name}\n")
+            lines.append(f" {hashlib.sha256(content).hexdigest()} {len(content)} {name}\n")
         release = f"Suite: stable\nCodename: {directory.name}\n"
         release += "Date: Thu, 01 Jan 2026 00:00:00 UTC\nValid-Until: Thu, 08 Jan 2026 00:00:00 UTC\n"
         release += f"Architectures: amd64\nComponents: main\nSHA256:\n{''.join(lines)}"
@@ -106,12 +109,19 @@ def archive(made_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     """An archive that a test may change."""
     shutil.copytree(made_archive, tmp_path / "archive", ignore=shutil.ignore_patterns("S.*"))
     # The indexes say until when they hold, and that is long ago: a bundle does not grow old, what it is collected from does.
-    (tmp_path / "old.conf").write_text('Acquire::Check-Valid-Until "false";\n')
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "old.conf").write_text(f'Acquire::Check-Valid-Until "false";\nDir::Etc::parts "{tmp_path}/parts";\n')
     made = Archive(tmp_path / "archive", "trixie")
     monkeypatch.setattr(debian_archive, "KEYRING", str(made.keyring))
     monkeypatch.setattr(debian_archive, "_SETTINGS", f'#include "{tmp_path}/old.conf";\n{debian_archive._SETTINGS}')
     yield made
     made.close()
+
+
+@pytest.fixture
+def apt_conf_d(archive: Archive, tmp_path: Path) -> Path:  # noqa: ARG001 - its apt reads it
+    """The directory that apt reads in the place of ``/etc/apt/apt.conf.d``; it is empty."""
+    return tmp_path / "parts"
 
 
 @pytest.fixture(scope="session")

@@ -92,6 +92,25 @@ def test_an_upgrade_takes_what_the_bundle_has(collect: Collect, bundles: Path, s
     assert not re.findall(r"^W:.*", told.stderr, re.MULTILINE)
 
 
+def test_what_the_host_has_set_for_apt_does_not_keep_the_bundle_from_it(
+    collect: Collect, bundles: Path, store: Store, apt_conf_d: Path
+) -> None:
+    """Indexes that a bundle lacks, as appstream and apt-file ask for them, and a release that comes before all pins."""
+    collect("first")
+    (apt_conf_d / "50appstream").write_text(
+        'Acquire::IndexTargets::deb::DEP-11 { MetaKey "$(COMPONENT)/dep11/Components-$(NATIVE_ARCHITECTURE).yml"; '
+        'ShortDescription "c"; Description "d"; };\nAcquire::Languages { "en"; };\n'
+    )
+    (apt_conf_d / "90default").write_text('APT::Default-Release "stable";\n')
+    environment = {**os.environ, "APT_CONFIG": str(install(store, bundles / "first").apt_config)}
+    policy, settings = (
+        subprocess.run(argv, env=environment, check=True, capture_output=True, text=True).stdout
+        for argv in (["apt-cache", "policy", "extra", "crun"], ["apt-config", "dump"])
+    )
+    assert re.findall(r"Candidate: (\S+)$", policy, re.MULTILINE) == ["(none)", "9:1.0-1+deb13u1"]
+    assert "DEP-11" in settings
+
+
 def test_a_run_without_a_change_writes_nothing(collect: Collect, registry_server: Any, bundles: Path) -> None:
     registry_server.push("web", b"page")
     collect("first", "web:1")

@@ -140,7 +140,7 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
         f"{where}/debian trixie-updates main",
         f"{where}/debian-security trixie-security main",
     ]
-    assert all(f"[signed-by={debian_archive.KEYRING} by-hash=no]" in line for line in sources)
+    assert all(f"[signed-by={debian_archive.KEYRING} target=Packages by-hash=no]" in line for line in sources)
     assert "trusted" not in "".join(sources)
     assert 'Dir::Etc::sourceparts "-";' in settings.read_text()
     assert (tmp_path / "apt" / "preferences").read_text().split("\n\n") == [
