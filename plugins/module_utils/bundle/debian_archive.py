@@ -45,6 +45,8 @@ APT::Sandbox::User "root";
 Acquire::ForceHash "SHA256";
 Dir::Etc::sourcelist "{directory}/sources.list";
 Dir::Etc::sourceparts "-";
+Dir::Etc::preferences "{directory}/preferences";
+Dir::Etc::preferencesparts "/dev/null";
 Dir::Cache "{directory}/cache";
 Dir::State::lists "{directory}/lists";
 """
@@ -99,9 +101,9 @@ def look_up(
     settings = write_settings(work, suite, architecture, archives, f'Dir::State "{work}";\nDir::State::status "{status}";\n')
     try:
         apt(settings, "apt-get", "--quiet", "update", "--error-on=any")
-        listed = apt(
-            settings, "apt-get", "--quiet=2", "--assume-yes", "--print-uris", "--no-install-recommends", "install", *sorted(packages)
-        )
+        # What this machine prefers is not what hosts need. Not among the settings, which apt.conf.d follows; a proxy may be declared there.
+        argv = ("--option=APT::Default-Release=", "--quiet=2", "--assume-yes", "--print-uris", "--no-install-recommends", "install")
+        listed = apt(settings, "apt-get", *argv, *sorted(packages))
     except CommandFailed as error:
         raise RingfenceError(f"packages of {suite}: {error}; check their names, the addresses of the mirrors and the network") from error
     here, downloads = {}, {}
@@ -181,16 +183,14 @@ def host_settings(directory: Path, bundle: Path, suite: str, architecture: str, 
     :param bundle: the directory with the partial mirrors.
     :param paths: of the bundle's files.
     """
-    preferences = directory / "preferences"
     # apt reads the file of APT_CONFIG first, then apt.conf.d, and last its main file: as that it reads this one again, which so prevails.
     # A host without network may have a clock that is wrong, and a bundle may be older than Debian's signature asks for.
     more = (
         f'Dir::Etc::main "{directory / "apt.conf"}";\nAPT::Default-Release "";\n'
         'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'
-        f'Dir::Etc::preferences "{preferences}";\nDir::Etc::preferencesparts "/dev/null";\n'
     )
     settings = write_settings(directory, suite, architecture, local_addresses(bundle), more, " by-hash=no")
-    preferences.write_text(_preferences(paths), encoding="utf-8")
+    (directory / "preferences").write_text(_preferences(paths), encoding="utf-8")
     return settings
 
 

@@ -110,10 +110,14 @@ def archive(made_archive: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copytree(made_archive, tmp_path / "archive", ignore=shutil.ignore_patterns("S.*"))
     # The indexes say until when they hold, and that is long ago: a bundle does not grow old, what it is collected from does.
     (tmp_path / "parts").mkdir()
-    (tmp_path / "old.conf").write_text(f'Acquire::Check-Valid-Until "false";\nDir::Etc::parts "{tmp_path}/parts";\n')
+    # In the place of this machine's own settings and pins.
+    own = {"parts": tmp_path / "parts", "preferences": tmp_path / "preferences"}
+    (tmp_path / "own.conf").write_text(
+        'Acquire::Check-Valid-Until "false";\n' + "".join(f'Dir::Etc::{name} "{path}";\n' for name, path in own.items())
+    )
     made = Archive(tmp_path / "archive", "trixie")
     monkeypatch.setattr(debian_archive, "KEYRING", str(made.keyring))
-    monkeypatch.setattr(debian_archive, "_SETTINGS", f'#include "{tmp_path}/old.conf";\n{debian_archive._SETTINGS}')
+    monkeypatch.setattr(debian_archive, "_SETTINGS", f'#include "{tmp_path}/own.conf";\n{debian_archive._SETTINGS}')
     yield made
     made.close()
 

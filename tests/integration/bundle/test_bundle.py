@@ -79,6 +79,12 @@ def test_from_registry_to_a_host_without_network(collect: Collect, registry_serv
     assert os.access(store.root / "galaxy/ansible_collections/ringfence/zones/program", os.X_OK)
 
 
+def test_what_the_collecting_machine_prefers_is_not_what_hosts_need(collect: Collect, apt_conf_d: Path, tmp_path: Path) -> None:
+    (tmp_path / "preferences").write_text("Package: libtool1\nPin: release *\nPin-Priority: -1\n")
+    (apt_conf_d / "90default").write_text('APT::Default-Release "bookworm";\n')
+    assert "debian/pool/main/l/libtool1/libtool1_1.0-1+deb13u1_amd64.deb" in collect("first").missing
+
+
 def test_an_upgrade_takes_what_the_bundle_has(collect: Collect, bundles: Path, store: Store, tmp_path: Path) -> None:
     """The indexes list more, and that is not there."""
     collect("first")
