@@ -22,6 +22,9 @@ from ringfence_demo import server
 LIBRARY = "libtool1"
 """On which the package squashfs-tools of the made-up archive depends, and which nobody names."""
 
+RECOMMENDED = "recommended"
+"""What the package extra recommends, and no bundle has."""
+
 
 class Archive:
     """A made-up archive of Debian, with the packages that a host needs; each is a few hundred bytes."""
@@ -31,7 +34,9 @@ class Archive:
         self.suite = suite
         self.home = directory / "gnupg"
         self.keyring = directory / "keyring.gpg"
-        self.versions = dict.fromkeys([*debian.packages(debian.SUITES[suite]), "python3-apt", LIBRARY, "extra"], "9:1.0-1+deb13u1")
+        self.versions = dict.fromkeys(
+            [*debian.packages(debian.SUITES[suite]), "python3-apt", LIBRARY, "extra", RECOMMENDED], "9:1.0-1+deb13u1"
+        )
 
     @property
     def addresses(self) -> dict[str, str]:
@@ -56,6 +61,8 @@ class Archive:
         control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody <nobody@example>\nDescription: made up\n"
         if name == "squashfs-tools":
             control += f"Depends: {LIBRARY}\n"
+        if name == "extra":
+            control += f"Recommends: {RECOMMENDED}\n"
         # As in Debian's pool, without the epoch.
         deb = pool / name[0] / name / f"{name}_{version.partition(':')[2]}_amd64.deb"
         if not deb.exists():
@@ -74,7 +81,7 @@ class Archive:
         contents["Packages.xz"] = lzma.compress(contents["Packages"])
         contents = {f"main/binary-amd64/{name}": content for name, content in contents.items()}
         # As Debian's, it has indexes that no bundle takes.
-        contents |= {"main/i18n/Translation-en": b"", "main/dep11/Components-amd64.yml": b"---\n"}
+        contents |= {"main/i18n/Translation-en": b"Package: none\n", "main/dep11/Components-amd64.yml": b"---\n"}
         lines = []
         for name, content in contents.items():
             path = directory / name

@@ -98,6 +98,32 @@ def test_an_upgrade_takes_what_the_bundle_has(collect: Collect, bundles: Path, s
     assert not re.findall(r"^W:.*", told.stderr, re.MULTILINE)
 
 
+def test_the_commands_without_a_control_node(collect: Collect, archive: Any, bundles: Path, tmp_path: Path) -> None:
+    """Those of docs/airgap.md, with an apt that has nothing but Debian's own settings, and on which nothing is installed."""
+    collect("first", packages=("extra",))
+    page = (Path(__file__).parents[3] / "docs" / "airgap.md").read_text()
+    script = page[page.index("bundle=/media") : page.index("ansible-galaxy collection install")]
+    for said, here in {
+        "/media/usb/2026-11": bundles / "first",
+        "/usr/share/keyrings/debian-archive-keyring.gpg": archive.keyring,
+        "/etc/apt/sources.list.d": tmp_path,
+        "$only install": "$only --simulate install",
+        "ansible-core": "extra",
+    }.items():
+        assert said in script
+        script = script.replace(said, str(here))
+    for name in ("state/lists/partial", "cache/archives/partial", "parts"):
+        (tmp_path / name).mkdir(parents=True, exist_ok=True)
+    (tmp_path / "state" / "status").touch()
+    settings = {"Dir::State": "state", "Dir::State::status": "state/status", "Dir::Cache": "cache", "Dir::Etc::parts": "parts"}
+    lines = [f'{name} "{tmp_path}/{path}";\n' for name, path in settings.items()]
+    (tmp_path / "plain.conf").write_text("".join(['APT::Architecture "amd64";\nAPT::Sandbox::User "root";\n', *lines]))
+    environment = {**os.environ, "APT_CONFIG": str(tmp_path / "plain.conf")}
+    done = subprocess.run(["sh", "-ec", script], env=environment, check=False, capture_output=True, text=True)
+    assert (done.returncode, re.findall(r"^[WE]:.*", done.stderr, re.MULTILINE)) == (0, [])
+    assert re.findall(r"^Inst (\S+)", done.stdout, re.MULTILINE) == ["extra"]
+
+
 def test_what_the_host_has_set_for_apt_does_not_keep_the_bundle_from_it(
     collect: Collect, bundles: Path, store: Store, apt_conf_d: Path
 ) -> None:
