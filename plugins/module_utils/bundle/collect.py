@@ -10,7 +10,6 @@ What is in the bundle's own directories and not in its manifest is deleted; all 
 from __future__ import annotations
 
 import dataclasses
-import datetime
 import errno
 import hashlib
 import tempfile
@@ -102,7 +101,7 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
         before = _read_before(directory)
         after = Manifest(
             directory.name,
-            datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            bundle_manifest.now(),
             ARCHITECTURE,
             tuple(suites),
             images,

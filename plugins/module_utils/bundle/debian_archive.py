@@ -184,7 +184,8 @@ def host_settings(directory: Path, bundle: Path, suite: str, architecture: str, 
     :param paths: of the bundle's files.
     """
     # apt reads the file of APT_CONFIG first, then apt.conf.d, and last its main file: as that it reads this one again, which so prevails.
-    # A host without network may have a clock that is wrong, and a bundle may be older than Debian's signature asks for.
+    # A bundle may be older than the time for which Debian's indexes hold, and a host's clock behind it. Debian 13 refuses signatures of
+    # what it takes for the future all the same.
     more = (
         f'Dir::Etc::main "{directory / "apt.conf"}";\nAPT::Default-Release "";\n'
         'Acquire::Check-Valid-Until "false";\nAcquire::Check-Date "false";\n'

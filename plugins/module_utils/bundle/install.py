@@ -115,7 +115,11 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
         except CommandFailed as error:
             if error.is_full_disk:
                 raise RingfenceError(f"bundle {source}: no room for its lists of packages; make room and run again ({error})") from error
-            raise RingfenceError(f"bundle {source}: its lists of packages are refused: {error}") from error
+            now = bundle_manifest.now()
+            late = f"; this host's clock says {now}, and the bundle is of {manifest.created}: set the clock, then run again"
+            raise RingfenceError(
+                f"bundle {source}: its lists of packages are refused: {error}{late if now < manifest.created else ''}"
+            ) from error
         _point_to(store, target)
         _delete_others(store, held.name, target.name)
     return Report(bool(absent) or before != after, before, after, manifest, absent, held / "apt" / "apt.conf")

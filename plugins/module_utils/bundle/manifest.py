@@ -19,6 +19,7 @@ import hashlib
 import json
 import re
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
@@ -91,6 +92,11 @@ class Manifest:
         """The text of ``manifest.json``."""
         document = {"schema": SCHEMA, **dataclasses.asdict(self)}
         return (json.dumps(document, indent=1, sort_keys=True) + "\n").encode()
+
+
+def now() -> str:
+    """The time as in ``created``; a later one is a greater one."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 def parse(content: bytes, where: Path) -> Manifest:

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive, install, installed, manifest
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest, Since
+from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.image import registry
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store, digest_of
@@ -148,6 +149,20 @@ def test_a_hosts_apt_knows_nothing_but_the_bundle(tmp_path: Path) -> None:
         "Package: logsave\nPin: version /^([0-9]+:)?1\\.47\\.2\\-3\\+b3$/\nPin-Priority: 500",
         "Package: crun\nPin: version /^([0-9]+:)?1\\.21\\-1\\~x$/\nPin-Priority: 500\n",
     ]
+
+
+@pytest.mark.parametrize(("now", "told"), [("2026-11-30T00:00:00Z", True), ("2026-12-02T00:00:00Z", False)])
+def test_a_clock_that_is_behind_is_told(now: str, told: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(_settings: Path) -> None:
+        raise CommandFailed("apt-get failed: Not live until 2026-12-01T11:00:00Z")
+
+    monkeypatch.setattr(debian_archive, "update", refused)
+    monkeypatch.setattr(manifest, "now", lambda: now)
+    write(tmp_path / "bundle")
+    with pytest.raises(RingfenceError, match="its lists of packages are refused: apt-get failed: Not live until") as caught:
+        install.install(Store(tmp_path / "store"), tmp_path / "bundle", None, "trixie", "amd64", check=False)
+    advice = f"clock says {now}, and the bundle is of 2026-12-01T12:00:00Z: set the clock, then run again"
+    assert (advice in str(caught.value)) is told
 
 
 def test_a_manifest_with_another_digest_is_not_parsed(tmp_path: Path) -> None:
