@@ -73,7 +73,12 @@ def _read(store: Store, source: Path, digest: str | None) -> tuple[Manifest, byt
             raise RingfenceError(f"{error}; to go on with the installed one, declare its digest, {before}") from error
         if digest != before:
             raise RingfenceError(f"{error}; the installed one is not the declared one: it has the digest {before}") from error
-        return bundle_manifest.read(installed.current(store), digest)
+        try:
+            return bundle_manifest.read(installed.current(store), digest)
+        except RingfenceError as damage:
+            raise RingfenceError(
+                f"bundle {source} does not exist, and manifest.json of this host's copy is damaged or missing; mount the medium again"
+            ) from damage
 
 
 def _require_fit(source: Path, manifest: Manifest, suite: str, architecture: str) -> None:
@@ -100,11 +105,13 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
     places = {path: _place(path, file, (target, held)) for path, file in manifest.files.items()}
     absent = [path for path, place in places.items() if place is None]
     _require_present(source, manifest, absent)
+    own = File(len(content), target.name)
+    changed = before != after or bool(absent) or bundle_manifest.fault(target, [bundle_manifest.NAME], own) is not None
     needed = sum(manifest.files[path].size for path in absent) + (debian_archive.LISTS if before != after else 0)
     disk_space.require(f"bundle {source}", needed, store.root)
     if not check:
         with disk_space.full_told(f"bundle {source}", store.root):
-            if absent or before != after:
+            if changed:
                 _fill(source, manifest, content, places, target)
             if before != after:
                 # What apt finds there it takes for its own: packages by their size alone.
@@ -122,7 +129,7 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
             ) from error
         _point_to(store, target)
         _delete_others(store, held.name, target.name)
-    return Report(bool(absent) or before != after, before, after, manifest, absent, held / "apt" / "apt.conf")
+    return Report(changed, before, after, manifest, absent, held / "apt" / "apt.conf")
 
 
 def _installed(store: Store) -> str | None:

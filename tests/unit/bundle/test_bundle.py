@@ -215,6 +215,28 @@ def test_the_medium_can_be_taken_out_if_the_digest_says_which_bundle_is_meant(tm
     assert run(digest).changed
 
 
+@pytest.mark.parametrize("content", [None, b"", MANIFEST.content()])
+def test_a_damaged_manifest_of_the_hosts_copy_is_mended(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(debian_archive, "update", lambda settings: None)
+    store, source = Store(tmp_path / "store"), tmp_path / "bundle"
+    good = write(source)
+
+    def run(*, check: bool = False) -> bool:
+        return install.install(store, source, digest_of(good), "trixie", "amd64", check=check).changed
+
+    assert run()
+    path = installed.current(store) / "manifest.json"
+    path.unlink()
+    if content is not None:
+        path.write_bytes(content)
+    source.rename(tmp_path / "away")
+    with pytest.raises(RingfenceError, match="and manifest.json of this host's copy is damaged or missing; mount the medium again"):
+        run()
+    (tmp_path / "away").rename(source)
+    assert [run(check=True), run(), run()] == [True, True, False]
+    assert path.read_bytes() == good
+
+
 def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
     declared = collect.Declared([], [], [], tmp_path, {})
     with pytest.raises(RingfenceError, match="suites: none is named; accepted: bookworm, trixie; name those of your hosts"):
