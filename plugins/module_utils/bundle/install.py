@@ -127,6 +127,8 @@ def _install(store: Store, source: Path, manifest: Manifest, content: bytes, sui
             raise RingfenceError(
                 f"bundle {source}: its lists of packages are refused: {error}{late if now < manifest.created else ''}"
             ) from error
+        if changed:
+            sync_tree(target / "apt")
         _point_to(store, target)
         _delete_others(store, held.name, target.name)
     return Report(changed, before, after, manifest, absent, held / "apt" / "apt.conf")

@@ -215,6 +215,22 @@ def test_the_medium_can_be_taken_out_if_the_digest_says_which_bundle_is_meant(tm
     assert run(digest).changed
 
 
+def test_apts_lists_survive_a_power_cut_before_they_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else apt would find them shortened, and take them for those of the bundle."""
+    store, synced = Store(tmp_path / "store"), []
+    monkeypatch.setattr(debian_archive, "update", lambda settings: (settings.parent / "lists" / "made").touch())
+
+    def sync_tree(directory: Path) -> None:
+        if (directory / "lists" / "made").exists():
+            synced.append((directory.name, installed.current(store).exists()))
+
+    monkeypatch.setattr(install, "sync_tree", sync_tree)
+    write(tmp_path / "bundle")
+    for _again in range(2):
+        install.install(store, tmp_path / "bundle", None, "trixie", "amd64", check=False)
+    assert synced == [("apt", False)]
+
+
 @pytest.mark.parametrize("content", [None, b"", MANIFEST.content()])
 def test_a_damaged_manifest_of_the_hosts_copy_is_mended(content: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(debian_archive, "update", lambda settings: None)
@@ -230,7 +246,7 @@ def test_a_damaged_manifest_of_the_hosts_copy_is_mended(content: bytes | None, t
     if content is not None:
         path.write_bytes(content)
     source.rename(tmp_path / "away")
-    with pytest.raises(RingfenceError, match="and manifest.json of this host's copy is damaged or missing; mount the medium again"):
+    with pytest.raises(RingfenceError, match=r"and manifest\.json of this host's copy is damaged or missing; mount the medium again"):
         run()
     (tmp_path / "away").rename(source)
     assert [run(check=True), run(), run()] == [True, True, False]
