@@ -35,17 +35,21 @@ options:
     type: list
     elements: str
     default: []
-  suites:
-    description: The suites of Debian that the hosts run.
-    type: list
-    elements: str
-    choices: [bookworm, trixie]
-    default: [trixie]
   packages:
-    description: Debian packages beside those that the roles install; they and all that they depend on are collected.
-    type: list
-    elements: str
-    default: []
+    description:
+      - The suites of Debian that the hosts run, and for each the packages beside those that the roles install. They and all that they
+        depend on are collected.
+    type: dict
+    default: {trixie: []}
+    suboptions:
+      bookworm:
+        description: Packages for hosts with Debian 12; an empty list for none beside those of the roles.
+        type: list
+        elements: str
+      trixie:
+        description: The same for hosts with Debian 13.
+        type: list
+        elements: str
   since:
     description:
       - The F(manifest.json) of an earlier bundle. What it lists is left out, and a host needs both.
@@ -86,6 +90,9 @@ EXAMPLES = r"""
     images:
       - registry.example/web@sha256:fcde2b2edba56bf408601fb721fe9b5c338d10ee429ea04fae5511b68fbf8fb9
       - registry.example/kernels/debian:13
+    packages:
+      bookworm: []
+      trixie: [ansible-core]
     collection: "{{ playbook_dir }}/.."
   delegate_to: localhost
   run_once: true
@@ -149,8 +156,11 @@ def main() -> None:
         argument_spec={
             "directory": {"type": "path", "required": True},
             "images": {"type": "list", "elements": "str", "default": []},
-            "suites": {"type": "list", "elements": "str", "choices": list(debian.SUITES), "default": ["trixie"]},
-            "packages": {"type": "list", "elements": "str", "default": []},
+            "packages": {
+                "type": "dict",
+                "default": {"trixie": []},
+                "options": {suite: {"type": "list", "elements": "str"} for suite in debian.SUITES},
+            },
             "since": {"type": "path"},
             "collection": {"type": "path", "required": True},
             "mirror": {"type": "str", "default": "http://deb.debian.org/debian"},
@@ -161,8 +171,7 @@ def main() -> None:
     params = module.params
     declared = collect.Declared(
         params["images"],
-        params["suites"],
-        params["packages"],
+        {suite: names for suite, names in params["packages"].items() if names is not None},
         Path(params["collection"]),
         debian_archive.archive_addresses(params["mirror"], params["security_mirror"]),
     )

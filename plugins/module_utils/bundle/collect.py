@@ -39,13 +39,12 @@ _FOR_ANSIBLE = ("python3-apt",)
 class Declared:
     """What hosts need.
 
-    ``images`` are references of images and kernels, ``suites`` names of :data:`debian.SUITES`, ``packages`` those beside what
-    the roles install.
+    ``images`` are references of images and kernels. ``packages`` are, by name of :data:`debian.SUITES`, those beside what the roles
+    install.
     """
 
     images: Sequence[str]
-    suites: Sequence[str]
-    packages: Sequence[str]
+    packages: Mapping[str, Sequence[str]]
     collection: Path
     archives: Mapping[str, str]
 
@@ -85,9 +84,9 @@ def collect(directory: Path, declared: Declared, since: Path | None, *, check: b
     :raises InvalidDeclaration: with every image that cannot be had.
     :raises RingfenceError: when something cannot be looked up or fetched; the directory then has no manifest.
     """
-    suites = sorted(set(declared.suites))
+    suites = sorted(declared.packages)
     if not suites:
-        raise RingfenceError(f"suites: none is named; accepted: {', '.join(debian.SUITES)}; name those of your hosts")
+        raise RingfenceError(f"packages: no suite is named; accepted: {', '.join(debian.SUITES)}; name those of your hosts")
     earlier = _read_earlier(since, directory) if since else None
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
@@ -143,7 +142,7 @@ def _look_up(declared: Declared, suites: Sequence[str], work: Path) -> tuple[Con
     images = _look_up_images(declared.images, content)
     for suite in suites:
         (work / suite).mkdir()
-        packages = [*debian.packages(debian.SUITES[suite]), *_FOR_ANSIBLE, *declared.packages]
+        packages = [*debian.packages(debian.SUITES[suite]), *_FOR_ANSIBLE, *declared.packages[suite]]
         here, downloads = debian_archive.look_up(work / suite, suite, ARCHITECTURE, declared.archives, packages)
         for path, file in here.items():
             content.give(path, file)

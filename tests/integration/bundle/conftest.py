@@ -206,7 +206,7 @@ def collect(archive: Archive, registry_server: Registry, collection: Path, tmp_p
 
     def run(name: str, *images: str, since: str | None = None, check: bool = False, packages: tuple[str, ...] = ()) -> Report:
         references = [image if "/" in image else f"{registry_server.address}/{image}" for image in images]
-        declared = bundle_collect.Declared(references, ["trixie"], packages, collection, archive.addresses)
+        declared = bundle_collect.Declared(references, {"trixie": packages}, collection, archive.addresses)
         earlier = tmp_path / "bundles" / since / "manifest.json" if since else None
         return bundle_collect.collect(tmp_path / "bundles" / name, declared, earlier, check=check)
 

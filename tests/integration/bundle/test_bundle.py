@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from ansible_collections.ringfence.zones.plugins.module_utils import debian, disk_space
 from ansible_collections.ringfence.zones.plugins.module_utils import store as store_module
@@ -590,3 +591,17 @@ def test_the_playbook_finds_the_images_of_all_hosts(tmp_path: Path) -> None:
     named = re.findall(r"image (127\.0\.0\.1:1/\S+): the registry gives no usable answer", done.stdout)
     assert sorted(set(named)) == ["127.0.0.1:1/kernel:1", "127.0.0.1:1/other:2", "127.0.0.1:1/web:1"]
     assert not (tmp_path / "b").exists()
+
+
+def test_the_playbook_asks_each_suite_for_the_packages_of_its_hosts(tmp_path: Path) -> None:
+    (play,) = yaml.safe_load((Path(__file__).parents[3] / "playbooks" / "bundle.yml").read_text())
+    play["tasks"] = [{"ansible.builtin.debug": {"msg": play["tasks"][0]["ringfence.zones.bundle"]["packages"]}}]
+    old = {"ringfence_bundle_suite": "bookworm", "ringfence_bundle_packages": ["chrony"]}
+    hosts = {"one": {"ringfence_bundle_packages": ["git", "ansible-core"]}, "two": {"ringfence_bundle_packages": ["git"]}, "bare": {}}
+    (tmp_path / "inventory.json").write_text(json.dumps({"all": {"hosts": {**hosts, "old": old}}}))
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    argv = ["ansible-playbook", "-i", str(tmp_path / "inventory.json"), str(tmp_path / "play.json")]
+    environment = {**os.environ, "ANSIBLE_STDOUT_CALLBACK": "minimal"}
+    done = subprocess.run(argv, stdout=subprocess.PIPE, text=True, check=True, env=environment)
+    told = json.loads(done.stdout[done.stdout.index("=> {") + 3 :])["msg"]
+    assert told == {"bookworm": ["chrony"], "trixie": ["ansible-core", "git"]}

@@ -5,12 +5,20 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ansible_collections.ringfence.zones.plugins.module_utils.bundle import collect, debian_archive, install, installed, manifest
+from ansible_collections.ringfence.zones.plugins.module_utils.bundle import (
+    collect,
+    collection_archive,
+    debian_archive,
+    install,
+    installed,
+    manifest,
+)
 from ansible_collections.ringfence.zones.plugins.module_utils.bundle.manifest import File, Manifest, Since
 from ansible_collections.ringfence.zones.plugins.module_utils.command import CommandFailed
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
@@ -254,9 +262,26 @@ def test_a_damaged_manifest_of_the_hosts_copy_is_mended(content: bytes | None, t
 
 
 def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
-    declared = collect.Declared([], [], [], tmp_path, {})
-    with pytest.raises(RingfenceError, match="suites: none is named; accepted: bookworm, trixie; name those of your hosts"):
+    declared = collect.Declared([], {}, tmp_path, {})
+    with pytest.raises(RingfenceError, match="packages: no suite is named; accepted: bookworm, trixie; name those of your hosts"):
         collect.collect(tmp_path / "bundle", declared, None, check=True)
+
+
+def test_packages_are_asked_of_their_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, set[str]] = {}
+
+    def look_up(_work: Path, suite: str, _architecture: str, _archives: object, packages: list[str]) -> tuple[dict[str, Any], ...]:
+        asked[suite] = set(packages)
+        return {}, {}
+
+    monkeypatch.setattr(debian_archive, "look_up", look_up)
+    monkeypatch.setattr(collection_archive, "archive", lambda _root, work: Path(shutil.copy(__file__, work)))
+    declared = collect.Declared([], {"bookworm": ["chrony"], "trixie": ["ansible-core"]}, tmp_path, {})
+    collect.collect(tmp_path / "bundle", declared, None, check=True)
+    assert {suite: packages & {"ansible-core", "chrony", "crun"} for suite, packages in asked.items()} == {
+        "bookworm": {"chrony", "crun"},
+        "trixie": {"ansible-core", "crun"},
+    }
 
 
 def test_the_missing_earlier_bundle_is_named(tmp_path: Path) -> None:
