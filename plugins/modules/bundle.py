@@ -38,7 +38,7 @@ options:
   packages:
     description:
       - The suites of Debian that the hosts run, and for each the packages beside those that the roles install. They and all that they
-        depend on are collected.
+        depend on are collected, and with them Debian's standard system and C(openssh-server), for their updates.
     type: dict
     default: {trixie: []}
     suboptions:

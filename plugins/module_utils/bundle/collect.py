@@ -35,6 +35,11 @@ _FOR_ANSIBLE = ("python3-apt",)
 """What modules need on a host beside the packages of :mod:`debian`."""
 
 
+_USUAL = ("?or(?priority(required),?priority(important),?priority(standard))", "openssh-server")
+"""What a host has beside, as Debian's installer leaves it: without them others could not be upgraded, which they need in exact versions,
+as systemd-timesyncd needs a library of systemd."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Declared:
     """What hosts need.
@@ -142,8 +147,9 @@ def _look_up(declared: Declared, suites: Sequence[str], work: Path) -> tuple[Con
     images = _look_up_images(declared.images, content)
     for suite in suites:
         (work / suite).mkdir()
+        # Not together with the usual ones: a host may have others instead, as chrony.
         packages = [*debian.packages(debian.SUITES[suite]), *_FOR_ANSIBLE, *declared.packages[suite]]
-        here, downloads = debian_archive.look_up(work / suite, suite, ARCHITECTURE, declared.archives, packages)
+        here, downloads = debian_archive.look_up(work / suite, suite, ARCHITECTURE, declared.archives, (packages, _USUAL))
         for path, file in here.items():
             content.give(path, file)
         content.downloads.update(downloads)

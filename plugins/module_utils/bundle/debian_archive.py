@@ -88,12 +88,14 @@ def apt(settings: Path, *argv: str) -> bytes:
 
 
 def look_up(
-    work: Path, suite: str, architecture: str, archives: Mapping[str, str], packages: Collection[str]
+    work: Path, suite: str, architecture: str, archives: Mapping[str, str], packages: Iterable[Collection[str]]
 ) -> tuple[dict[str, Path], dict[str, Download]]:
     """What a partial mirror of ``suite`` with these packages has: by path, files that are here already, and files to fetch.
 
     :param work: an empty directory, in which the files are.
     :param archives: the addresses of Debian's archives by name.
+    :param packages: as ``apt-get install`` takes them. They are looked up together with the others of their collection, and need not go
+        together with those of another.
     :raises RingfenceError: naming a package that the suite has not, or an archive that cannot be had.
     """
     status = work / "status"
@@ -103,7 +105,7 @@ def look_up(
         apt(settings, "apt-get", "--quiet", "update", "--error-on=any")
         # What this machine prefers is not what hosts need. Not among the settings, which apt.conf.d follows; a proxy may be declared there.
         argv = ("--option=APT::Default-Release=", "--quiet=2", "--assume-yes", "--print-uris", "--no-install-recommends", "install")
-        listed = apt(settings, "apt-get", *argv, *sorted(packages))
+        listed = b"".join(apt(settings, "apt-get", *argv, *sorted(together)) for together in packages)
     except CommandFailed as error:
         raise RingfenceError(f"packages of {suite}: {error}; check their names, the addresses of the mirrors and the network") from error
     here, downloads = {}, {}

@@ -22,6 +22,12 @@ from ringfence_demo import server
 LIBRARY = "libtool1"
 """On which the package squashfs-tools of the made-up archive depends, and which nobody names."""
 
+TIME = "systemd-timesyncd"
+"""Of Debian's standard system."""
+
+ANOTHER_TIME = "chrony"
+"""Which cannot be on a host together with that."""
+
 RECOMMENDED = "recommended"
 """What the package extra recommends, and no bundle has."""
 
@@ -35,7 +41,8 @@ class Archive:
         self.home = directory / "gnupg"
         self.keyring = directory / "keyring.gpg"
         self.versions = dict.fromkeys(
-            [*debian.packages(debian.SUITES[suite]), "python3-apt", LIBRARY, "extra", RECOMMENDED], "9:1.0-1+deb13u1"
+            [*debian.packages(debian.SUITES[suite]), "python3-apt", "openssh-server", LIBRARY, TIME, ANOTHER_TIME, "extra", RECOMMENDED],
+            "9:1.0-1+deb13u1",
         )
 
     @property
@@ -61,6 +68,8 @@ class Archive:
         control = f"Package: {name}\nVersion: {version}\nArchitecture: amd64\nMaintainer: nobody <nobody@example>\nDescription: made up\n"
         if name == "squashfs-tools":
             control += f"Depends: {LIBRARY}\n"
+        if name == TIME:
+            control += f"Priority: standard\nDepends: {LIBRARY} (= {version})\nConflicts: {ANOTHER_TIME}\n"
         if name == "extra":
             control += f"Recommends: {RECOMMENDED}\n"
         # As in Debian's pool, without the epoch.

@@ -87,15 +87,15 @@ def test_what_the_collecting_machine_prefers_is_not_what_hosts_need(collect: Col
 
 
 def test_an_upgrade_takes_what_the_bundle_has(collect: Collect, bundles: Path, store: Store, tmp_path: Path) -> None:
-    """The indexes list more, and that is not there."""
-    collect("first")
+    """The indexes list more, and that is not there. What needs the same library in one version is, also beside what it conflicts with."""
+    collect("first", packages=("chrony",))
     environment = {**os.environ, "APT_CONFIG": str(install(store, bundles / "first").apt_config)}
     status = tmp_path / "status"
     stanza = "Package: {}\nStatus: install ok installed\nVersion: 9:0.9-1\nArchitecture: amd64\nMaintainer: nobody\nDescription: made up\n"
-    status.write_text("\n".join(stanza.format(name) for name in ("extra", "squashfs-tools")))
+    status.write_text("\n".join(stanza.format(name) for name in ("extra", "squashfs-tools", "systemd-timesyncd")))
     argv = ["apt-get", "--simulate", "-o", f"Dir::State::status={status}", "upgrade", "--with-new-pkgs"]
     told = subprocess.run(argv, env=environment, check=True, capture_output=True, text=True)
-    assert re.findall(r"^Inst (\S+)", told.stdout, re.MULTILINE) == ["libtool1", "squashfs-tools"]
+    assert set(re.findall(r"^Inst (\S+)", told.stdout, re.MULTILINE)) == {"libtool1", "squashfs-tools", "systemd-timesyncd"}
     assert not re.findall(r"^W:.*", told.stderr, re.MULTILINE)
 
 
@@ -557,10 +557,10 @@ def test_what_debian_has(suite: str, tmp_path: Path) -> None:
     """Debian's archive, looked up and not fetched, but for one small package."""
     addresses = debian_archive.archive_addresses("http://deb.debian.org/debian", "http://deb.debian.org/debian-security/")
     packages = debian.packages(debian.SUITES[suite])
-    here, downloads = debian_archive.look_up(tmp_path, suite, "amd64", addresses, packages)
+    here, downloads = debian_archive.look_up(tmp_path, suite, "amd64", addresses, [packages, bundle_collect._USUAL])
     assert len(here) == 3
     names = {path.rpartition("/")[2].partition("_")[0] for path in downloads if path.endswith(".deb")}
-    assert {"xen-system-amd64", "libvirt-daemon-driver-xen", "skopeo", "libc6"} <= names
+    assert {"xen-system-amd64", "libvirt-daemon-driver-xen", "skopeo", "libc6", "util-linux", "systemd-timesyncd"} <= names
     assert bundle_manifest.unfit([*here, *downloads]) == []
     assert not {name for name in names if name.startswith("qemu-system")}
     (smallest, download) = min(((path, one) for path, one in downloads.items() if path.endswith(".deb")), key=lambda row: row[1].file.size)

@@ -270,8 +270,10 @@ def test_a_bundle_is_for_a_suite(tmp_path: Path) -> None:
 def test_packages_are_asked_of_their_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, set[str]] = {}
 
-    def look_up(_work: Path, suite: str, _architecture: str, _archives: object, packages: list[str]) -> tuple[dict[str, Any], ...]:
-        asked[suite] = set(packages)
+    def look_up(
+        _work: Path, suite: str, _architecture: str, _archives: object, packages: tuple[list[str], ...]
+    ) -> tuple[dict[str, Any], ...]:
+        asked[suite] = set(packages[0])
         return {}, {}
 
     monkeypatch.setattr(debian_archive, "look_up", look_up)
