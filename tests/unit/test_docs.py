@@ -67,6 +67,12 @@ def test_commands_exist(page: Path) -> None:
     assert set(re.findall(r"\bringfence\.zones\.(\w+)", text)) <= known
 
 
+def test_the_play_with_some_hosts_at_a_time_does_what_the_playbook_does() -> None:
+    (play,) = yaml.safe_load(next(block for block in blocks(ROOT / "docs/updating.md", "yaml") if "serial:" in block))
+    (site,) = yaml.safe_load(text_of("playbooks/site.yml"))
+    assert [role if isinstance(role, dict) else {"role": role} for role in play["roles"]] == site["roles"]
+
+
 def test_yaml_examples_are_well_formed(tmp_path: Path) -> None:
     for page in PAGES:
         for number, block in enumerate(blocks(page, "yaml")):
