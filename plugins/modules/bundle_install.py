@@ -37,7 +37,9 @@ attributes:
   check_mode:
     description: Can run in check mode and say whether it would change something.
     support: full
-    details: Reads what the host has; the files that would be copied are only looked for.
+    details: >-
+      Reads what the host has; the files that would be copied are only looked for. Modules that run after it in check mode find the bundle
+      that was installed before.
   diff_mode:
     description: Shows the digest of the installed bundle's manifest before and after.
     support: full
