@@ -1,11 +1,13 @@
-"""What the scripts on the host share: the floor of a converge, and measuring several things alternately."""
+"""What the scripts on the host share: the floor of a converge, measuring several things alternately, and the host's memory."""
 
 from __future__ import annotations
 
 import contextlib
+import re
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import libvirt
@@ -46,3 +48,12 @@ def compared(rounds: int, **calls: Callable[[], Any]) -> dict[str, float]:
         for name, call in calls.items():
             times[name].append(seconds(call))
     return {f"{name}_seconds": statistics.median(values) for name, values in times.items()}
+
+
+def available_of_host() -> int:
+    """KiB that the host's own system has for programs, without what it only keeps in its caches."""
+    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
+    matched = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
+    if matched is None:
+        raise SystemExit("/proc/meminfo has no MemAvailable")
+    return int(matched[1])

@@ -1,4 +1,4 @@
-"""Runs on a Xen host as root: several zones started together and one by one, and a call that changes nothing.
+"""Runs on a Xen host as root: several zones started together and one by one, their memory, and a call that changes nothing.
 
 ``many_starts ROUNDS DECLARATION`` prints JSON; DECLARATION is the JSON of zones, which must have been converged. All of it is done by
 the library that the module calls, so that Ansible's own time, once or many times, is in neither side.
@@ -16,7 +16,7 @@ from typing import Any
 from ansible_collections.ringfence.zones.plugins.module_utils.converge import converge
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import URI, Hypervisor
-from ringfence_bench.on_host.floor import BARE, compared, list_domains, seconds
+from ringfence_bench.on_host.floor import BARE, available_of_host, compared, list_domains, seconds
 
 _GRACE = 30.0
 
@@ -45,7 +45,11 @@ def main() -> None:
             _stop([zone])
         singly.append(alone)
         together.append(seconds(lambda: _converge(declared, "start")))
-    result.update(zones=len(declared), cpus=os.cpu_count())
+    _stop(declared)
+    free = available_of_host()
+    _converge(declared, "start")
+    # Of several: what else the host's system does is as much as one zone takes.
+    result.update(zones=len(declared), cpus=os.cpu_count(), host_kib_for_zone=(free - available_of_host()) / len(declared))
     result.update(together_seconds=statistics.median(together), singly_seconds=statistics.median(singly))
     print(json.dumps(result))
 

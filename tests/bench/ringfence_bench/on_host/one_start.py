@@ -55,10 +55,6 @@ def main() -> None:
         bare.append(_start_bare(configuration))
         zone.append(_start_zone(domain))
     _stop(domain)
-    free = _available_of_host()
-    _start_zone(domain)
-    taken = free - _available_of_host()
-    _stop(domain)
     print(
         json.dumps(
             {
@@ -66,7 +62,6 @@ def main() -> None:
                 "bare_start_seconds": statistics.mean(seconds for seconds, _memory in bare),
                 "zone_available_kib": zone[-1][1],
                 "bare_available_kib": bare[-1][1],
-                "host_kib_for_zone": taken,
             }
         )
     )
@@ -94,15 +89,6 @@ def _start_zone(domain: libvirt.virDomain) -> tuple[float, int]:
     log.wait_for_mark()
     seconds = time.monotonic() - started
     return seconds, log.wait_for_mark()
-
-
-def _available_of_host() -> int:
-    """KiB that the host's own system has for programs, without what it only keeps in its caches."""
-    Path("/proc/sys/vm/drop_caches").write_text("3", encoding="ascii")
-    matched = re.search(r"^MemAvailable:\s+(\d+)", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
-    if matched is None:
-        raise SystemExit("/proc/meminfo has no MemAvailable")
-    return int(matched[1])
 
 
 def _stop(domain: libvirt.virDomain) -> None:
