@@ -117,7 +117,8 @@ def _said(answer: Answer) -> str:
 
 
 def _execute_once(zone: str, domain_id: int, remote: str, what: str, stdin: bytes, deadline: float, limit: int) -> Answer:
-    command = _ssh(zone, domain_id, "-T", f"printf {_STARTED.decode()}; {remote}")
+    # ssh ends its proxy by SIGHUP, which is ignored below nohup; the proxy would stay, and the zone serves nobody else then.
+    command = ["env", "--default-signal=HUP", *_ssh(zone, domain_id, "-T", f"printf {_STARTED.decode()}; {remote}")]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, start_new_session=True) as process:
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import time
 from pathlib import Path
 from typing import Any
@@ -173,9 +174,11 @@ def test_a_channel_in_use_is_given_up_in_time_to_be_tried_again(programs: Path, 
     _program(programs / "vchan-socket-proxy", "exec sleep 60")
     monkeypatch.setattr(channel, "_CONNECT_TIMEOUT", 1)
     monkeypatch.setattr(channel, "_RETRY_PAUSE", 60)  # More than there is left.
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As below nohup.
     began = time.monotonic()
     with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 50 s: "):
         _execute("true", timeout=50)
+    signal.signal(signal.SIGHUP, before)
     assert time.monotonic() - began < 40
     with pytest.raises(RingfenceError, match=r"^zone web: its channel does not answer, or serves another command; try again$"):
         channel.attach("web", 7, ["true"], stdin=False, tty=False)
