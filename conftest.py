@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator
 
 import pytest
+
+# Beside all else that is made.
+os.environ.setdefault("HYPOTHESIS_STORAGE_DIRECTORY", "build/cache/hypothesis")
 
 
 def _fail_if_skipped(report: pytest.TestReport | pytest.CollectReport) -> None:
