@@ -23,7 +23,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.attack.zones impor
 from ansible_collections.ringfence.zones.plugins.module_utils.command import run
 from ansible_collections.ringfence.zones.plugins.module_utils.errors import RingfenceError
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import network
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, lines_of
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, halves, lines_of
 
 _LOAD, _CONSOLE = 15, 16
 _SECONDS = 10
@@ -201,7 +201,7 @@ def _ms(seconds: float) -> str:
 def _console_size(name: str) -> int:
     """Bytes of a zone's logs, with the one before the last rotation."""
     log = console_log(name)
-    return sum(path.stat().st_size for path in (log, log.with_name(f"{log.name}.1")) if path.exists())
+    return sum(path.stat().st_size for path in halves(log) if path.exists())
 
 
 def _log(name: str) -> bytes:

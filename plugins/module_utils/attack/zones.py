@@ -21,6 +21,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ansible_collections.ringfence.zones.plugins.module_utils import errors
 from ansible_collections.ringfence.zones.plugins.module_utils.attack.programs import (
     answer,
     arp,
@@ -84,7 +85,7 @@ _CORE_PATTERN = Path("/proc/sys/kernel/core_pattern")
 Told = dict[str, "tuple[bool | None, str]"]
 """What a program says, by the labels of its attempts."""
 
-FAULTS = (RingfenceError, OSError, ValueError, LookupError)
+FAULTS = (*errors.FAULTS, LookupError)
 """What an attack may fail with when something else is there than it expects; the next one goes on."""
 
 

@@ -34,7 +34,6 @@ ARCHITECTURE = "amd64"
 _FOR_ANSIBLE = ("python3-apt",)
 """What modules need on a host beside the packages of :mod:`debian`."""
 
-
 _USUAL = ("?or(?priority(required),?priority(important),?priority(standard))", "openssh-server")
 """What a host has beside, as Debian's installer leaves it: without them others could not be upgraded, which they need in exact versions,
 as systemd-timesyncd needs a library of systemd."""

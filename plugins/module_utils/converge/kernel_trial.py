@@ -24,7 +24,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.kernel.kernels imp
 from ansible_collections.ringfence.zones.plugins.module_utils.kernel.modules import REQUIRED
 from ansible_collections.ringfence.zones.plugins.module_utils.store import Store
 from ansible_collections.ringfence.zones.plugins.module_utils.zone import runtime
-from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, console_tail
+from ansible_collections.ringfence.zones.plugins.module_utils.zone.console import console_end, console_log, console_tail, halves
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Files, driver_arguments, trial_xml
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.hypervisor import Hypervisor, booted_into_xen
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.runtime import Runtime
@@ -93,8 +93,7 @@ def _in_use(store: Store, hypervisor: Hypervisor | None) -> Collection[str]:
 def _clear(hypervisor: Hypervisor) -> None:
     """End the domain of a test boot, also the one that a run which was killed has left."""
     hypervisor.end(NAME)
-    log = console_log(NAME)
-    for path in (log, log.with_name(f"{log.name}.1")):
+    for path in halves(console_log(NAME)):
         with contextlib.suppress(OSError):
             path.unlink()
 

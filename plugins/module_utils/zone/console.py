@@ -51,14 +51,21 @@ def console_log(name: str) -> Path:
     return Path("/var/log/xen/console") / f"guest-{name}.log"
 
 
+def halves(log: Path) -> tuple[Path, Path]:
+    """A log, and what was it before its last rotation; either may be missing.
+
+    After a rotation there is no new one until the domain prints, and never if it has ended.
+    """
+    return log, log.with_name(f"{log.name}.1")
+
+
 def console_end(name: str, size: int) -> bytes:
     """The last bytes of a domain's console, at most ``size``.
 
     :raises OSError: when none was logged.
     """
-    path = console_log(name)
-    # When a domain has ended, there is none any more after a rotation.
-    with open(path if path.exists() else f"{path}.1", "rb") as log:
+    now, before = halves(console_log(name))
+    with open(now if now.exists() else before, "rb") as log:
         log.seek(max(0, log.seek(0, 2) - size))
         return log.read(size)
 
@@ -95,17 +102,16 @@ def lines_of(log: Path, last: int, *, follow: bool, of_kernel: bool | None = Non
         return lines if of_kernel is None else filter(None, (_part(line, of_kernel=of_kernel) for line in lines))
 
     with contextlib.ExitStack() as opened:
-        halves = []
-        # After a rotation there is no new one until the zone prints, and never if it has ended.
-        for path in (log, log.with_name(f"{log.name}.1")):
+        handles = []
+        for path in halves(log):
             with contextlib.suppress(FileNotFoundError):
-                halves.append(opened.enter_context(path.open("rb")))
-        if not halves:
+                handles.append(opened.enter_context(path.open("rb")))
+        if not handles:
             raise RingfenceError(f"there is no log yet at {log}")
-        so_far = itertools.chain.from_iterable(map(_chunks, reversed(halves)))
+        so_far = itertools.chain.from_iterable(map(_chunks, reversed(handles)))
         yield from map(_line, collections.deque(wanted(so_far), last))
         if follow:
-            yield from map(_line, wanted(_appended(log, halves[0])))
+            yield from map(_line, wanted(_appended(log, handles[0])))
 
 
 def _chunks(handle: BinaryIO) -> Iterator[bytes]:

@@ -25,6 +25,7 @@ from ansible_collections.ringfence.zones.plugins.module_utils.zone import files,
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.channel import CONTAINER
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.domain import Definition, driver_arguments
 from ansible_collections.ringfence.zones.plugins.module_utils.zone.oci_runtime import (
+    Health,
     health,
     hostname,
     image_volumes,
@@ -98,10 +99,10 @@ def check_image(definition: Definition, image: Image, runtime: Runtime) -> None:
     :raises RingfenceError: when that is not as specified.
     """
     container(definition.zone, image, runtime)
-    _settings(definition, image, runtime)
+    _settings(definition, image, runtime, health(definition.zone, described(image)))
 
 
-def _settings(definition: Definition, image: Image, runtime: Runtime) -> dict[str, str]:
+def _settings(definition: Definition, image: Image, runtime: Runtime, check: Health | None) -> dict[str, str]:
     """What the zone's init is told."""
     zone = definition.zone
     name, _colon, limit = zone.restart.partition(":")
@@ -118,7 +119,6 @@ def _settings(definition: Definition, image: Image, runtime: Runtime) -> dict[st
         "RECORD_BLOCK": str(files.WRITABLE_BLOCKS),
         "WORKING_DIR": working_directory(zone, described(image)),
     }
-    check = health(zone, described(image))
     for key in ("interval", "timeout", "retries", "start_period", "start_interval") if check else ():
         settings[f"HEALTH_{key.upper()}"] = str(getattr(check, key))
     return settings
@@ -135,7 +135,8 @@ def _initrd(definition: Definition, kernel: Kernel, image: Image, runtime: Runti
     common = build_initrd(kernel, runtime.boot.read_bytes(), runtime.busybox, boots)
     config = container(definition.zone, image, runtime)
     config["annotations"] = {seccomp_filter.ANNOTATION: base64.b64encode(seccomp_filter.compiled(config["linux"]["seccomp"])).decode()}
-    settings, check, zone = _settings(definition, image, runtime), health(definition.zone, described(image)), definition.zone
+    zone, check = definition.zone, health(definition.zone, described(image))
+    settings = _settings(definition, image, runtime, check)
     content = {
         "settings": "".join(f"{key}={shlex.quote(value)}\n" for key, value in settings.items()).encode(),
         "config.json": json.dumps(config).encode(),
