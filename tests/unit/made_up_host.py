@@ -283,6 +283,12 @@ class Host:
         domains = {name: (domain.xml, domain.autostart, domain.number) for name, domain in self.hypervisor.domains.items()}
         return {"files": files, "domains": domains, "table": self.table, "calls": list(self.hypervisor.calls)}
 
+    def snapshot_but_lock(self) -> dict[str, Any]:
+        """The same without the lock, which each converge touches that is not in check mode."""
+        seen = self.snapshot()
+        seen["files"].pop(str(self.store.root / "lock"), None)
+        return seen
+
     def resolve(self, text: str) -> registry.Resolved:
         """Stands for ``registry.resolve``."""
         self.resolved.append(text)

@@ -81,6 +81,21 @@ def _list(site: Path, *, succeeds: bool = True) -> Listed:
     return Listed(groups, variables, done.stderr)
 
 
+def _shown(site: Path, variable: str, *options: str) -> str:
+    """What a playbook prints that shows a variable of zone web.two."""
+    play = [{"hosts": "web.two", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": variable}}]}]
+    (site / "play.yml").write_text(json.dumps(play))
+    done = subprocess.run(
+        [Path(sys.executable).with_name("ansible-playbook"), "-i", site / "inventory", *options, site / "play.yml"],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_zones_are_in_the_inventory_with_groups_from_their_labels(site: Path) -> None:
     listed = _list(site)
     assert listed.groups == {
@@ -119,17 +134,7 @@ def test_only_hosts_of_the_group_are_asked(site: Path) -> None:
 
 def test_what_a_host_answers_is_no_template(site: Path) -> None:
     """A playbook shows it as it is."""
-    play = [{"hosts": "web.two", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": "ringfence_zone.state"}}]}]
-    (site / "play.yml").write_text(json.dumps(play))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", site / "inventory", site / "play.yml"],
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "{{ lookup('pipe', 'id') }}" in done.stdout
+    assert "{{ lookup('pipe', 'id') }}" in _shown(site, "ringfence_zone.state")
 
 
 @pytest.mark.parametrize(
@@ -201,17 +206,7 @@ def test_the_group_all_has_every_host_and_zones_keep_their_source(site: Path) ->
     (site / "inventory" / "10-hosts").write_text("one\n[xen_hosts]\ntwo\n")
     (site / "inventory" / "20-zones.ringfence.yml").write_text("plugin: ringfence.zones.zones\ngroup: all\n")
     assert _list(site).groups["zones"] == ["web.one", "db.one", "web.two"]
-    play = [{"hosts": "web.two", "gather_facts": False, "tasks": [{"ansible.builtin.debug": {"var": "inventory_file"}}]}]
-    (site / "play.yml").write_text(json.dumps(play))
-    done = subprocess.run(
-        [Path(sys.executable).with_name("ansible-playbook"), "-i", site / "inventory", "-uadmin", "-eansible_port=7", site / "play.yml"],
-        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(Path(__file__).parents[2] / "build")},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert "20-zones.ringfence.yml" in done.stdout
+    assert "20-zones.ringfence.yml" in _shown(site, "inventory_file", "-uadmin", "-eansible_port=7")
     assert "-p 7 -l admin -- two" in (site / "answers" / "asked").read_text()
 
 

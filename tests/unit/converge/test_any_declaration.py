@@ -10,7 +10,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,6 @@ class Fragile(Hypervisor):
     """The number of the change, from now on, at which the run is killed."""
     dies_after: bool = False
     """Whether that change is still made."""
-    broken: set[str] = field(default_factory=set)
-    """Zones that libvirt cannot start in this run."""
 
     def free_memory(self) -> int:
         return self.memory - sum(one.running.memory for one in self.domains.values() if one.number is not None and one.running)
@@ -188,15 +186,15 @@ def _converge(host: Host, run: Run) -> Iterator[str]:
             yield "refused"
         hypervisor.unstartable, hypervisor.dies_at = set(), None
         arguments["retry"] = True
-    before = _looked_at(host)
+    before = host.snapshot_but_lock()
     running = _running(host)
     foretold = _outcome(host, run, check=True, **arguments)
-    assert _looked_at(host) == before, "check mode has changed something"
+    assert host.snapshot_but_lock() == before, "check mode has changed something"
     done = _outcome(host, run, check=False, **arguments)
     yield "refused" if isinstance(done, list) else "failed" if done.failures else "changed" if done.changed else "kept"
     if isinstance(done, list):
         assert foretold == done
-        assert _looked_at(host) == before, "a declaration that was refused has changed something"
+        assert host.snapshot_but_lock() == before, "a declaration that was refused has changed something"
         return
     assert isinstance(foretold, converge.Report)
     _compare(foretold, done)
@@ -204,13 +202,13 @@ def _converge(host: Host, run: Run) -> Iterator[str]:
     for name, content in contents.items():
         file = volumes.path(host.store, name)
         assert run.volumes[name].get("state") == "absent" or file.read_bytes().startswith(content), f"volume {name} has lost its content"
-    before = _looked_at(host)
+    before = host.snapshot_but_lock()
     again = host.converge(*run.zones, **{**arguments, "retry": False})
     # What could not be started is tried each time.
     failed = _failed(done)
     assert _failed(again) <= failed
     assert {zone["name"] for zone in again.zones if zone["changed"]} <= failed, again.plan
-    assert failed or (not again.changed and _looked_at(host) == before), "a converge that changes nothing has changed something"
+    assert failed or (not again.changed and host.snapshot_but_lock() == before), "a converge that changes nothing has changed something"
 
 
 def _outcome(host: Host, run: Run, **arguments: Any) -> converge.Report | list[str]:
@@ -276,9 +274,3 @@ def _mark_volumes(host: Host) -> dict[str, bytes]:
 
 def _running(host: Host) -> dict[str, int]:
     return {name: domain.number for name, domain in host.hypervisor.domains.items() if domain.number is not None}
-
-
-def _looked_at(host: Host) -> dict[str, Any]:
-    seen = host.snapshot()
-    seen["files"].pop(str(host.store.root / "lock"), None)
-    return seen

@@ -176,9 +176,11 @@ def test_a_channel_in_use_is_given_up_in_time_to_be_tried_again(programs: Path, 
     monkeypatch.setattr(channel, "_RETRY_PAUSE", 60)  # More than there is left.
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As below nohup.
     began = time.monotonic()
-    with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 50 s: "):
-        _execute("true", timeout=50)
-    signal.signal(signal.SIGHUP, before)
+    try:
+        with pytest.raises(RingfenceError, match=r"^zone web: its channel did not answer within 50 s: "):
+            _execute("true", timeout=50)
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert time.monotonic() - began < 40
     with pytest.raises(RingfenceError, match=r"^zone web: its channel does not answer, or serves another command; try again$"):
         channel.attach("web", 7, ["true"], stdin=False, tty=False)
